@@ -1,0 +1,284 @@
+//! Volumes as directories of NFS exports that exist already.
+//!
+//! Each export is mounted once, by a child of its own, and stays mounted there: nowhere in this machine's mount table, but
+//! as an open directory of that child ([`crate::mount::mount_detached`]). So a request costs no mount, nothing is left
+//! behind however the driver ends, and a server that hangs takes one child with it, which is killed.
+
+mod known;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::store::Store;
+use super::{Answer, Ask, Backend, FindError, Job, Local, Place, Reaped, Trouble};
+use crate::child::{self, Child, Lost};
+use crate::mount::{MountError, mount_detached, negotiate};
+use crate::volume::{Export, ExportName, Kind, MountOptions, Usage, VolumeId};
+use known::Known;
+
+/// Requests that one export's child works on at once. Each waits for the server most of the time.
+const THREADS: usize = 16;
+
+/// How long an export that did not answer is left in peace: requests are refused at once instead of each waiting for its
+/// deadline. Short, since the server may be back any moment.
+const PEACE: Duration = Duration::from_secs(2);
+
+/// An export that nobody asked for this long is let go; mounting it anew takes milliseconds.
+const IDLE: Duration = Duration::from_secs(900);
+
+/// A tree of millions of files takes its time over NFS.
+const REAP: Duration = Duration::from_secs(6 * 3600);
+
+type Worker = Child<Ask, Answer>;
+
+/// The exports that this driver works on.
+pub struct Shares {
+    installation: String,
+    /// Options that every mount gets, before its own.
+    defaults: MountOptions,
+    known: Known,
+    bases: Mutex<HashMap<Place, Arc<Base>>>,
+}
+
+#[derive(Default)]
+struct Base {
+    /// Held while it is being mounted, so that it is mounted once.
+    worker: tokio::sync::Mutex<Option<Arc<Worker>>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    used: Option<Instant>,
+    silent_since: Option<Instant>,
+    /// Whether a request was given up in the middle since the last answer: what it asked may have been done.
+    unsure: bool,
+}
+
+impl Shares {
+    /// Shares of `installation`; exports that were used before are read from `state`, those in `exports` are known too.
+    pub fn new(
+        installation: String,
+        defaults: MountOptions,
+        exports: &[(Export, MountOptions)],
+        state: &Path,
+    ) -> std::io::Result<Self> {
+        let known = Known::open(state)?;
+        for (export, options) in exports {
+            known.add(export, &defaults.and(options).reach());
+        }
+        Ok(Self { installation, defaults, known, bases: Mutex::default() })
+    }
+
+    /// Lets exports go that nobody asks for any more.
+    pub fn retire(&self) {
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        bases.retain(|_, base| {
+            let state = base.state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.used.is_none_or(|used| used.elapsed() < IDLE)
+        });
+    }
+
+    fn base(&self, place: &Place) -> Arc<Base> {
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        let base = Arc::clone(bases.entry(place.clone()).or_default());
+        base.state.lock().unwrap_or_else(PoisonError::into_inner).used = Some(Instant::now());
+        base
+    }
+
+    /// Starts a child and has it mount the export.
+    async fn open(&self, export: &Export, options: &MountOptions, deadline: Instant) -> Result<Worker, Trouble> {
+        let own = |error: std::io::Error| Trouble::Own(format!("a child process can't be started: {error}"));
+        let worker = Mutex::new(Arc::new(Worker::start("share").map_err(own)?));
+        let current = || Arc::clone(&worker.lock().unwrap_or_else(PoisonError::into_inner));
+        let found = negotiate(export, export.path(), options, (false, false), deadline, |mount, until| {
+            let child = current();
+            let worker = &worker;
+            async move {
+                let (source_, address) = (mount.source.clone(), mount.address.to_string());
+                let began = Instant::now();
+                let job = Job::Open { mount: Box::new(mount), installation: self.installation.clone() };
+                match child.ask(&Ask { identity: None, job }, until).await {
+                    Ok(Answer::Open(Ok(()))) => Ok(()),
+                    Ok(Answer::Open(Err(Trouble::Mount(error)))) => Err(error),
+                    Ok(_) => Err(MountError::Other { source_, why: "the child process misunderstood".to_owned() }),
+                    Err(lost) => {
+                        // The next address needs a new child.
+                        if let Ok(new) = Worker::start("share") {
+                            *worker.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                        }
+                        Err(match lost {
+                            Lost::Deadline => {
+                                MountError::TimedOut { source_, address, seconds: began.elapsed().as_secs() }
+                            }
+                            Lost::Died => MountError::Other { source_, why: lost.to_string() },
+                        })
+                    }
+                }
+            }
+        });
+        let found = found.await.map_err(Trouble::Mount)?;
+        tracing::info!(%export, version = %found.version, address = %found.address, %options, "export mounted");
+        self.known.add(export, options);
+        let worker = worker.into_inner().unwrap_or_else(PoisonError::into_inner);
+        Arc::into_inner(worker).ok_or_else(|| Trouble::Own("the child process is still in use".to_owned()))
+    }
+
+    async fn worker(&self, place: &Place, base: &Base, deadline: Instant) -> Result<Arc<Worker>, Trouble> {
+        let Place::Share { export, options } = place else {
+            return Err(Trouble::Own("a pool is not a share".to_owned()));
+        };
+        let (silent_since, unsure) = {
+            let state = base.state.lock().unwrap_or_else(PoisonError::into_inner);
+            (state.silent_since, state.unsure)
+        };
+        if let Some(since) = silent_since.filter(|since| since.elapsed() < PEACE) {
+            return Err(Trouble::Down { place: export.to_string(), seconds: since.elapsed().as_secs(), unsure });
+        }
+        let mut worker = tokio::time::timeout_at(deadline, base.worker.lock()).await.map_err(|_| {
+            let (source_, address) = (export.to_string(), export.server().to_owned());
+            Trouble::Mount(MountError::TimedOut { source_, address, seconds: 0 })
+        })?;
+        if let Some(worker) = worker.as_ref().filter(|worker| !worker.is_dead()) {
+            return Ok(Arc::clone(worker));
+        }
+        let opened = self.open(export, options, deadline).await.inspect_err(|trouble| {
+            if matches!(trouble, Trouble::Mount(MountError::TimedOut { .. })) {
+                base.silent(unsure);
+            }
+        });
+        let opened = opened.map_err(|trouble| match trouble {
+            Trouble::Mount(error) if unsure => Trouble::MountAgain(error),
+            other => other,
+        })?;
+        let opened = Arc::new(opened);
+        *worker = Some(Arc::clone(&opened));
+        Ok(opened)
+    }
+}
+
+impl Base {
+    fn silent(&self, unsure: bool) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.silent_since, state.unsure) = (Some(Instant::now()), unsure);
+    }
+
+    fn answered(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.silent_since, state.unsure) = (None, false);
+    }
+
+    async fn forget(&self, worker: &Arc<Worker>) {
+        let mut current = self.worker.lock().await;
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, worker)) {
+            *current = None;
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Backend for Shares {
+    fn kind(&self) -> Kind {
+        Kind::Share
+    }
+
+    async fn run(&self, place: &Place, ask: Ask, deadline: Instant) -> Result<Answer, Trouble> {
+        let base = self.base(place);
+        let began = Instant::now();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let worker = self.worker(place, &base, deadline).await?;
+            match worker.ask(&ask, deadline).await {
+                // Every job can be done twice; a server that came back with other file handles needs a new mount.
+                Ok(answer) if tries == 1 && matches!(answer.trouble(), Some(Trouble::Stale { .. })) => {
+                    base.forget(&worker).await;
+                }
+                Ok(answer) => {
+                    base.answered();
+                    return Ok(answer);
+                }
+                // Another request's deadline killed the child under this one.
+                Err(Lost::Died) if tries <= 2 => base.forget(&worker).await,
+                Err(Lost::Died) => return Err(Trouble::Own(format!("{}: its child process ended", place.name()))),
+                Err(Lost::Deadline) => {
+                    base.silent(true);
+                    return Err(Trouble::Hung { place: place.name(), seconds: began.elapsed().as_secs() });
+                }
+            }
+        }
+    }
+
+    fn place(&self, export: Option<&Export>, options: &MountOptions) -> Option<Place> {
+        let options = self.defaults.and(options).reach();
+        export.map(|export| Place::Share { export: export.clone(), options })
+    }
+
+    fn places(&self) -> Vec<Place> {
+        self.known.all().into_iter().map(|(export, options)| Place::Share { export, options }).collect()
+    }
+
+    fn locate(&self, id: &VolumeId) -> Result<Option<Place>, Trouble> {
+        let place = |export: &Export, options: Option<&MountOptions>| {
+            let options = options.cloned().or_else(|| self.known.options_of(export));
+            Place::Share { export: export.clone(), options: options.unwrap_or_else(|| self.defaults.reach()) }
+        };
+        match id {
+            VolumeId::Share { export: ExportName::Named(export, options), .. } => {
+                Ok(Some(place(export, options.as_ref())))
+            }
+            VolumeId::Share { export: ExportName::Hashed(hash), .. } => {
+                let export = self.known.of_hash(hash).ok_or_else(|| Trouble::UnknownExport(hash.clone()))?;
+                Ok(Some(place(&export, None)))
+            }
+            VolumeId::Peer { export, .. } => Ok(Some(place(export, None))),
+            VolumeId::Pool { .. } => Ok(None),
+        }
+    }
+
+    async fn reap(&self, place: &Place, lifetime: u64, now: u64) -> Result<Reaped, Trouble> {
+        let Place::Share { export, options } = place else { return Ok(Reaped::default()) };
+        // A child of its own, so that a removal which takes hours holds up no request, and the other way round.
+        let worker = self.open(export, options, Instant::now() + Duration::from_secs(60)).await?;
+        let ask = Ask { identity: None, job: Job::Reap { lifetime, now } };
+        match worker.ask(&ask, Instant::now() + REAP).await {
+            Ok(Answer::Reap(reaped)) => reaped,
+            Ok(_) => Err(Trouble::Own("a store answered another question".to_owned())),
+            Err(_) => Err(Trouble::Hung { place: export.to_string(), seconds: REAP.as_secs() }),
+        }
+    }
+
+    async fn local(&self, _id: &VolumeId) -> Result<Option<Local>, FindError> {
+        Ok(None)
+    }
+
+    async fn usage(&self, _local: Local) -> Result<Usage, Trouble> {
+        Err(Trouble::Own("a share's volume is measured where it is mounted".to_owned()))
+    }
+
+    fn enforcement(&self) -> Result<(), String> {
+        Err("a share's server sets no limit per directory: sizes are recorded, not enforced".to_owned())
+    }
+}
+
+/// The life of an export's child: mounts what it is first asked to, and works on it until its parent ends.
+pub fn work() -> std::io::Result<()> {
+    let store: OnceLock<Store> = OnceLock::new();
+    // The modes that are asked for are the modes that are made.
+    rustix::process::umask(rustix::fs::Mode::empty());
+    child::serve(THREADS, move |ask: Ask| match ask.job {
+        Job::Open { mount, installation } => Answer::Open(mount_detached(&mount).map_err(Trouble::Mount).and_then(|root| {
+            let file_system = Box::new(super::pool::fs::Plain::nfs());
+            let opened = Store::new(root, mount.source.clone(), installation, file_system, None);
+            store.set(opened).map_err(|_| Trouble::Own("the export is open already".to_owned()))
+        })),
+        job => match store.get() {
+            Some(store) => store.answer(Ask { identity: ask.identity, job }),
+            None => Answer::Refused(Trouble::Own("the export is not open".to_owned())),
+        },
+    })
+}

@@ -1,0 +1,122 @@
+//! Files and directories below an open directory, never through a link and never by a joined path.
+
+use std::ffi::CString;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, mkdirat, openat2, readlinkat, symlinkat, unlinkat};
+use rustix::io::{Errno, Result};
+
+/// No way out: not by `..`, not by a link, not by /proc's.
+const BENEATH: ResolveFlags =
+    ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
+
+/// Opens the directory `path` beneath `root`.
+pub fn open_directory(root: BorrowedFd<'_>, path: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    openat2(root, path, flags, Mode::empty(), BENEATH)
+}
+
+/// Makes the directory `name` in `parent`, unless it is there, and opens it.
+pub fn make_directory(parent: BorrowedFd<'_>, name: &str, mode: u32) -> Result<OwnedFd> {
+    match mkdirat(parent, name, Mode::from_raw_mode(mode)) {
+        Ok(()) | Err(Errno::EXIST) => open_directory(parent, name),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The content of the file `name` in `parent`; `None` where there is none.
+pub fn read(parent: BorrowedFd<'_>, name: &str) -> std::io::Result<Option<Vec<u8>>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let file = match openat2(parent, name, flags, Mode::empty(), BENEATH) {
+        Ok(file) => std::fs::File::from(file),
+        Err(Errno::NOENT) => return Ok(None),
+        Err(errno) => return Err(errno.into()),
+    };
+    let mut content = Vec::new();
+    // A record is a few KiB; what is larger was not written by us.
+    file.take(1 << 20).read_to_end(&mut content)?;
+    Ok(Some(content))
+}
+
+/// Writes the file `name` in `parent`, which must not be there, down to the disk of the server.
+pub fn write_new(parent: BorrowedFd<'_>, name: &str, content: &[u8]) -> std::io::Result<()> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let mut file = std::fs::File::from(openat2(parent, name, flags, Mode::from_raw_mode(0o600), BENEATH)?);
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    if written.is_err() {
+        unlinkat(parent, name, AtFlags::empty()).ok();
+    }
+    written
+}
+
+/// Makes what was done to names in `directory` outlast a power cut. NFS servers do that with each operation by themselves
+/// (RFC 7530, section 4.2); local file systems need to be told.
+pub fn settle_names(directory: BorrowedFd<'_>) -> Result<()> {
+    match rustix::fs::fsync(directory) {
+        // Some servers' directories can't be synced, and need not be.
+        Err(Errno::INVAL | Errno::BADF) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes the file `name` in `parent`, if it is there.
+pub fn remove_file(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
+    match unlinkat(parent, name, AtFlags::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// Removes the directory `name` in `parent`, if it is there and empty.
+pub fn remove_empty(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
+    match unlinkat(parent, name, AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other,
+    }
+}
+
+/// A short text under a name, put there in one step that only one of many can win: a symbolic link that leads nowhere.
+/// It costs one call to the server, where a file costs three, and is never seen half written.
+pub fn put_note(parent: BorrowedFd<'_>, name: &str, text: &str) -> Result<()> {
+    symlinkat(text, parent, name)
+}
+
+/// Reads a note; `None` where there is none.
+pub fn read_note(parent: BorrowedFd<'_>, name: &str) -> Result<Option<String>> {
+    match readlinkat(parent, name, Vec::new()) {
+        Ok(text) => Ok(Some(text.to_string_lossy().into_owned())),
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// The names in `directory` and their inode numbers, without `.` and `..`, in no order.
+pub fn names(directory: &OwnedFd) -> Result<Vec<(String, u64)>> {
+    // A new open, since the position in a directory belongs to its open file.
+    let fresh = open_directory(directory.as_fd(), ".")?;
+    let mut names = Vec::new();
+    for entry in Dir::new(fresh)? {
+        let entry = entry?;
+        let name = CString::from(entry.file_name()).into_string();
+        // Names that are not text are nobody's of ours.
+        let Ok(name) = name else { continue };
+        if name != "." && name != ".." {
+            names.push((name, entry.ino()));
+        }
+    }
+    Ok(names)
+}
+
+/// Whether nothing lies in `directory`.
+pub fn is_empty(directory: &OwnedFd) -> Result<bool> {
+    Ok(names(directory)?.is_empty())
+}
+
+/// Opens again, for reading and writing, what `file` is.
+pub fn open_file(file: BorrowedFd<'_>) -> Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    // By /proc, the one way to a second open file of the same inode whose name may be gone.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+}

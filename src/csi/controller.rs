@@ -1,0 +1,350 @@
+//! The Controller service: handlers that read, hand on and answer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::SystemTime;
+
+use tonic::{Request, Response, Status};
+
+use super::pending::{Limits, alone};
+use super::proto::{self, controller_server, controller_service_capability};
+use super::ask;
+use crate::backend::{Place, Position, Volumes};
+use crate::inflight::InFlight;
+use crate::telemetry::name_volume;
+use crate::volume::{Export, Key, Kind, MountOptions, Publication, Volume, VolumeId};
+
+/// Volumes on one page of a list where the request names no number: some hundred KiB of answer.
+const PAGE: usize = 1000;
+
+/// The Controller service.
+pub struct Controller {
+    /// The volumes.
+    pub volumes: Volumes,
+    /// Whose volumes they are.
+    pub installation: String,
+    /// How long things may take.
+    pub limits: Limits,
+    /// The nodes there are, where that is known; a volume is published to no other.
+    pub known_nodes: Option<BTreeSet<String>>,
+    /// How many volumes a node may have.
+    pub max_volumes: Option<u64>,
+    /// Where the volumes can be used, where that is limited.
+    pub topology: BTreeMap<String, String>,
+    /// What is being worked on; shared with nobody, since nodes work on other things.
+    pub inflight: InFlight,
+}
+
+fn now() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// An id that was never given out stands for no volume.
+fn known(id: &str) -> Option<VolumeId> {
+    name_volume(id);
+    id.parse().ok()
+}
+
+fn no_volume(id: &str) -> Status {
+    Status::not_found(format!("there is no volume {:?} here", id.chars().take(128).collect::<String>()))
+}
+
+impl Controller {
+    /// The volume as CSI shows it.
+    fn shown(&self, id: &VolumeId, place: Option<&Export>, volume: &Volume) -> proto::Volume {
+        let context = place.map_or_else(HashMap::new, |export| {
+            HashMap::from([
+                ("server".to_owned(), export.server().to_owned()),
+                ("share".to_owned(), export.path().to_owned()),
+                ("subDir".to_owned(), volume.record.directory.to_string()),
+            ])
+        });
+        let accessible_topology = if self.topology.is_empty() {
+            Vec::new()
+        } else {
+            vec![proto::Topology { segments: self.topology.clone().into_iter().collect() }]
+        };
+        proto::Volume {
+            capacity_bytes: i64::try_from(volume.record.capacity).unwrap_or(i64::MAX),
+            volume_id: id.to_string(),
+            volume_context: context,
+            content_source: None,
+            accessible_topology,
+        }
+    }
+
+    fn export_of(&self, id: &VolumeId) -> Option<Export> {
+        match self.volumes.backend().locate(id) {
+            Ok(Some(Place::Share { export, .. })) => Some(export),
+            _ => None,
+        }
+    }
+
+    fn place(&self, export: Option<&Export>, options: &MountOptions) -> Result<Place, Status> {
+        let place = self.volumes.backend().place(export, options);
+        place.ok_or_else(|| Status::invalid_argument("the parameters name no server and share"))
+    }
+
+    /// Refuses a wish for another place than the one there is.
+    fn check_topology(&self, wish: Option<&proto::TopologyRequirement>) -> Result<(), Status> {
+        let Some(wish) = wish.filter(|wish| !wish.requisite.is_empty() && !self.topology.is_empty()) else {
+            return Ok(());
+        };
+        let here = |topology: &proto::Topology| {
+            topology.segments.iter().all(|(key, value)| self.topology.get(key) == Some(value))
+        };
+        if wish.requisite.iter().any(here) {
+            return Ok(());
+        }
+        Err(Status::resource_exhausted(format!("volumes can be had only where {:?}", self.topology)))
+    }
+}
+
+#[tonic::async_trait]
+impl controller_server::Controller for Controller {
+    async fn create_volume(
+        &self,
+        request: Request<proto::CreateVolumeRequest>,
+    ) -> Result<Response<proto::CreateVolumeResponse>, Status> {
+        let deadline = self.limits.deadline(&request);
+        let request = request.into_inner();
+        let kind = self.volumes.backend().kind();
+        let ask::Create { mut wanted, export, options } = ask::Create::parse(&request, kind, &self.installation, now())?;
+        self.check_topology(request.accessibility_requirements.as_ref())?;
+        let place = self.place(export.as_ref(), &options)?;
+        if let Place::Share { options, .. } = &place {
+            wanted.mount_options = options.clone();
+        }
+        let volumes = self.volumes.clone();
+        let key = wanted.key;
+        let work = async move { Ok(volumes.create(&place, wanted, deadline).await?) };
+        let (id, volume) = alone(&self.inflight, key.to_string(), work).await?;
+        name_volume(&id.to_string());
+        let volume = self.shown(&id, export.as_ref(), &volume);
+        Ok(Response::new(proto::CreateVolumeResponse { volume: Some(volume) }))
+    }
+
+    async fn delete_volume(
+        &self,
+        request: Request<proto::DeleteVolumeRequest>,
+    ) -> Result<Response<proto::DeleteVolumeResponse>, Status> {
+        let deadline = self.limits.deadline(&request);
+        let request = request.into_inner();
+        if let Some(id) = known(ask::volume_id(&request.volume_id)?) {
+            let (volumes, key) = (self.volumes.clone(), id.key());
+            let work = async move { Ok(volumes.delete(&id, deadline).await?) };
+            alone(&self.inflight, key.to_string(), work).await?;
+        }
+        Ok(Response::new(proto::DeleteVolumeResponse {}))
+    }
+
+    async fn controller_publish_volume(
+        &self,
+        request: Request<proto::ControllerPublishVolumeRequest>,
+    ) -> Result<Response<proto::ControllerPublishVolumeResponse>, Status> {
+        let deadline = self.limits.deadline(&request);
+        let request = request.into_inner();
+        let volume_id = ask::volume_id(&request.volume_id)?;
+        let node = ask::node_id(&request.node_id)?.to_owned();
+        let capability = ask::capability(request.volume_capability.as_ref())?;
+        let id = known(volume_id).ok_or_else(|| no_volume(volume_id))?;
+        if self.known_nodes.as_ref().is_some_and(|known| !known.contains(&node)) {
+            // The volume first, as the specification lists them.
+            self.volumes.find(&id, deadline).await?;
+            return Err(Status::not_found(format!("there is no node {node:?}")));
+        }
+        let access = ask::access(&capability, request.readonly);
+        let publication = Publication { node, access };
+        let (volumes, limit, key) = (self.volumes.clone(), self.max_volumes, id.key());
+        let work = async move { Ok(volumes.publish(&id, publication, limit, deadline).await?) };
+        alone(&self.inflight, key.to_string(), work).await?;
+        let readonly = [("readonly".to_owned(), "true".to_owned())].into_iter().filter(|_| request.readonly);
+        Ok(Response::new(proto::ControllerPublishVolumeResponse { publish_context: readonly.collect() }))
+    }
+
+    async fn controller_unpublish_volume(
+        &self,
+        request: Request<proto::ControllerUnpublishVolumeRequest>,
+    ) -> Result<Response<proto::ControllerUnpublishVolumeResponse>, Status> {
+        let deadline = self.limits.deadline(&request);
+        let request = request.into_inner();
+        // Without a node: from all of them (CSI specification).
+        let node = Some(request.node_id).filter(|node| !node.is_empty());
+        if let Some(id) = known(ask::volume_id(&request.volume_id)?) {
+            let (volumes, key) = (self.volumes.clone(), id.key());
+            let work = async move { Ok(volumes.unpublish(&id, node, deadline).await?) };
+            alone(&self.inflight, key.to_string(), work).await?;
+        }
+        Ok(Response::new(proto::ControllerUnpublishVolumeResponse {}))
+    }
+
+    async fn validate_volume_capabilities(
+        &self,
+        request: Request<proto::ValidateVolumeCapabilitiesRequest>,
+    ) -> Result<Response<proto::ValidateVolumeCapabilitiesResponse>, Status> {
+        use proto::validate_volume_capabilities_response::Confirmed;
+        let deadline = self.limits.deadline(&request);
+        let request = request.into_inner();
+        let volume_id = ask::volume_id(&request.volume_id)?;
+        if request.volume_capabilities.is_empty() {
+            return Err(Status::invalid_argument("volume_capabilities is empty"));
+        }
+        let id = known(volume_id).ok_or_else(|| no_volume(volume_id))?;
+        let volume = self.volumes.find(&id, deadline).await?;
+        let context = self.shown(&id, self.export_of(&id).as_ref(), &volume).volume_context;
+        let refused = |message: String| proto::ValidateVolumeCapabilitiesResponse { confirmed: None, message };
+        let answer = if let Err(status) = ask::capabilities(&request.volume_capabilities) {
+            refused(status.message().to_owned())
+        } else if request.volume_context.iter().any(|(key, value)| context.get(key) != Some(value)) {
+            refused(format!("the volume's context is {context:?}"))
+        } else if let Err(error) = same_parameters(self.volumes.backend().kind(), &request.parameters, &volume) {
+            refused(error)
+        } else {
+            let confirmed = Confirmed {
+                volume_context: request.volume_context,
+                volume_capabilities: request.volume_capabilities,
+                parameters: request.parameters,
+                mutable_parameters: HashMap::new(),
+            };
+            proto::ValidateVolumeCapabilitiesResponse { confirmed: Some(confirmed), message: String::new() }
+        };
+        Ok(Response::new(answer))
+    }
+
+    async fn list_volumes(
+        &self,
+        request: Request<proto::ListVolumesRequest>,
+    ) -> Result<Response<proto::ListVolumesResponse>, Status> {
+        use proto::list_volumes_response::{Entry, VolumeStatus};
+        let deadline = self.limits.deadline(&request);
+        let request = request.into_inner();
+        let most = match usize::try_from(request.max_entries) {
+            Ok(0) => PAGE,
+            Ok(most) => most.min(PAGE),
+            Err(_) => return Err(Status::invalid_argument("max_entries is negative")),
+        };
+        let after = match request.starting_token.as_str() {
+            "" => None,
+            token => Some(position(token).ok_or_else(|| Status::aborted("starting_token is not one that was given out"))?),
+        };
+        let (listed, next) = self.volumes.list(after, most, deadline).await?;
+        let entries = listed.iter().map(|(id, volume)| {
+            let published_node_ids = volume.published.iter().map(|publication| publication.node.clone()).collect();
+            let status = VolumeStatus { published_node_ids };
+            Entry { volume: Some(self.shown(id, self.export_of(id).as_ref(), volume)), status: Some(status) }
+        });
+        let next_token = next.map_or_else(String::new, |at| format!("{}@{}", at.key, at.place));
+        Ok(Response::new(proto::ListVolumesResponse { entries: entries.collect(), next_token }))
+    }
+
+    async fn get_capacity(
+        &self,
+        request: Request<proto::GetCapacityRequest>,
+    ) -> Result<Response<proto::GetCapacityResponse>, Status> {
+        let deadline = self.limits.deadline(&request);
+        let request = request.into_inner();
+        if !request.volume_capabilities.is_empty() {
+            ask::capabilities(&request.volume_capabilities)?;
+        }
+        let elsewhere = request.accessible_topology.is_some_and(|asked| {
+            !self.topology.is_empty()
+                && !asked.segments.iter().all(|(key, value)| self.topology.get(key) == Some(value))
+        });
+        let named = request.parameters.keys().any(|key| key.eq_ignore_ascii_case("server"));
+        let place = match self.volumes.backend().kind() {
+            Kind::Share if named => {
+                let parameters = crate::volume::Parameters::parse(Kind::Share, &request.parameters)?;
+                Some(self.place(parameters.export.as_ref(), &MountOptions::default())?)
+            }
+            Kind::Share | Kind::Pool => None,
+        };
+        let room = if elsewhere { Default::default() } else { self.volumes.capacity(place, deadline).await? };
+        let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        Ok(Response::new(proto::GetCapacityResponse {
+            available_capacity: bytes(room.available),
+            maximum_volume_size: Some(bytes(room.largest)),
+            minimum_volume_size: None,
+        }))
+    }
+
+    async fn controller_get_capabilities(
+        &self,
+        _: Request<proto::ControllerGetCapabilitiesRequest>,
+    ) -> Result<Response<proto::ControllerGetCapabilitiesResponse>, Status> {
+        use controller_service_capability::{Rpc, Type, rpc};
+        let all = [
+            rpc::Type::CreateDeleteVolume,
+            rpc::Type::PublishUnpublishVolume,
+            rpc::Type::PublishReadonly,
+            rpc::Type::ListVolumes,
+            rpc::Type::ListVolumesPublishedNodes,
+            rpc::Type::GetVolume,
+            rpc::Type::GetCapacity,
+            rpc::Type::ExpandVolume,
+            rpc::Type::SingleNodeMultiWriter,
+        ];
+        let capabilities = all
+            .into_iter()
+            .map(|kind| proto::ControllerServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: kind.into() })) })
+            .collect();
+        Ok(Response::new(proto::ControllerGetCapabilitiesResponse { capabilities }))
+    }
+
+    async fn controller_expand_volume(
+        &self,
+        request: Request<proto::ControllerExpandVolumeRequest>,
+    ) -> Result<Response<proto::ControllerExpandVolumeResponse>, Status> {
+        let deadline = self.limits.deadline(&request);
+        let request = request.into_inner();
+        let volume_id = ask::volume_id(&request.volume_id)?;
+        let range = ask::range(request.capacity_range.as_ref())?;
+        crate::volume::Capacity::parse(range.0, range.1)?.wanted()?;
+        if request.volume_capability.is_some() {
+            ask::capability(request.volume_capability.as_ref())?;
+        }
+        let id = known(volume_id).ok_or_else(|| no_volume(volume_id))?;
+        let (volumes, key) = (self.volumes.clone(), id.key());
+        let work = async move { Ok(volumes.expand(&id, range, deadline).await?) };
+        let bytes = alone(&self.inflight, key.to_string(), work).await?;
+        Ok(Response::new(proto::ControllerExpandVolumeResponse {
+            capacity_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
+            // The node confirms that it sees the new size.
+            node_expansion_required: true,
+        }))
+    }
+
+    async fn controller_get_volume(
+        &self,
+        request: Request<proto::ControllerGetVolumeRequest>,
+    ) -> Result<Response<proto::ControllerGetVolumeResponse>, Status> {
+        use proto::controller_get_volume_response::VolumeStatus;
+        let deadline = self.limits.deadline(&request);
+        let request = request.into_inner();
+        let volume_id = ask::volume_id(&request.volume_id)?;
+        let id = known(volume_id).ok_or_else(|| no_volume(volume_id))?;
+        let volume = self.volumes.find(&id, deadline).await?;
+        let published_node_ids = volume.published.iter().map(|publication| publication.node.clone()).collect();
+        Ok(Response::new(proto::ControllerGetVolumeResponse {
+            volume: Some(self.shown(&id, self.export_of(&id).as_ref(), &volume)),
+            status: Some(VolumeStatus { published_node_ids }),
+        }))
+    }
+}
+
+/// Whether the parameters that a request names are those the volume was made with.
+fn same_parameters(kind: Kind, asked: &HashMap<String, String>, volume: &Volume) -> Result<(), String> {
+    if asked.is_empty() {
+        return Ok(());
+    }
+    let asked = crate::volume::Parameters::parse(kind, asked).map_err(|error| error.to_string())?.asked;
+    if asked == volume.record.fingerprint.parameters {
+        return Ok(());
+    }
+    Err(format!("the volume was made with the parameters {:?}", volume.record.fingerprint.parameters))
+}
+
+/// A list's token: the last volume's key and place.
+fn position(token: &str) -> Option<Position> {
+    let (key, place) = token.split_once('@')?;
+    let key: Key = key.parse().ok()?;
+    (place == "pool" || place.parse::<Export>().is_ok()).then(|| Position { place: place.to_owned(), key })
+}

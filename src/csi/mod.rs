@@ -1,0 +1,17 @@
+//! The porch: requests become the crate's own words here ([`ask`]), and answers and errors become CSI's.
+
+pub mod ask;
+mod controller;
+mod identity;
+mod node;
+mod pending;
+pub mod proto;
+pub mod serve;
+mod staged;
+pub mod status;
+
+pub use controller::Controller;
+pub use identity::{Identity, Readiness};
+pub use node::Node;
+pub use pending::Limits;
+pub use staged::Notes;

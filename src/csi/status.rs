@@ -1,0 +1,262 @@
+//! Which code a fault has: one exhaustive table per operation.
+//!
+//! external-provisioner reads UNAVAILABLE, ABORTED, CANCELLED and DEADLINE_EXCEEDED of CreateVolume as "a volume may be in
+//! the making", and then never lets go of the claim. So a creation answers with those only where that is so.
+
+use tonic::{Code, Status};
+
+use crate::backend::{
+    CapacityFault, CreateError, DeleteError, ExpandError, FindError, ListError, PublishError, Trouble, UnpublishError,
+};
+use crate::mount::{MeasureError, MountError, UnmountError};
+use crate::volume::{
+    AccessError, CapacityError, DirectoryError, ExportError, NameError, OptionError, ParameterError,
+};
+
+/// Why an export can't be mounted.
+pub fn mount_code(error: &MountError) -> Code {
+    match error {
+        MountError::Resolve { .. } | MountError::Refused { .. } | MountError::Unreachable { .. } => Code::Unavailable,
+        MountError::TimedOut { .. } => Code::DeadlineExceeded,
+        MountError::Denied { .. }
+        | MountError::NoSuchPath { .. }
+        | MountError::NoLockDaemon { .. }
+        | MountError::NoClient(_) => Code::FailedPrecondition,
+        MountError::Version { .. } | MountError::Options { .. } | MountError::Target { .. } => Code::InvalidArgument,
+        MountError::Other { .. } => Code::Internal,
+    }
+}
+
+/// What is wrong with the export or pool.
+pub fn trouble_code(trouble: &Trouble) -> Code {
+    match trouble {
+        Trouble::Mount(error) => mount_code(error),
+        Trouble::MountAgain(_) | Trouble::Down { .. } | Trouble::Stale { .. } => Code::Unavailable,
+        Trouble::Hung { .. } => Code::DeadlineExceeded,
+        Trouble::ReadOnly { .. }
+        | Trouble::Full { .. }
+        | Trouble::Denied { .. }
+        | Trouble::Another { .. }
+        | Trouble::UnknownExport(_) => Code::FailedPrecondition,
+        Trouble::Damaged { .. } | Trouble::Io { .. } | Trouble::Own(_) => Code::Internal,
+    }
+}
+
+/// A code of CreateVolume where nothing is left running, and nothing was made.
+fn terminal(code: Code) -> Code {
+    match code {
+        Code::Unavailable | Code::DeadlineExceeded | Code::Aborted | Code::Cancelled => Code::Internal,
+        other => other,
+    }
+}
+
+/// CreateVolume.
+pub fn create_code(error: &CreateError) -> Code {
+    match error {
+        CreateError::Trouble(trouble) => match trouble {
+            // Given up in the middle, now or before: the volume may be there, and the retry will find it.
+            Trouble::Hung { .. } | Trouble::MountAgain(_) | Trouble::Down { unsure: true, .. } => trouble_code(trouble),
+            other => terminal(trouble_code(other)),
+        },
+        CreateError::Differs(_) => Code::AlreadyExists,
+        CreateError::Occupied { .. } => Code::FailedPrecondition,
+        CreateError::Nested { .. } => Code::InvalidArgument,
+        CreateError::TooLarge { .. } => Code::OutOfRange,
+    }
+}
+
+/// DeleteVolume.
+pub fn delete_code(error: &DeleteError) -> Code {
+    match error {
+        DeleteError::Trouble(trouble) => trouble_code(trouble),
+        DeleteError::InUse(_) => Code::FailedPrecondition,
+    }
+}
+
+/// ValidateVolumeCapabilities, ControllerGetVolume and all that only look.
+pub fn find_code(error: &FindError) -> Code {
+    match error {
+        FindError::Trouble(trouble) => trouble_code(trouble),
+        FindError::NotFound => Code::NotFound,
+    }
+}
+
+/// ControllerPublishVolume.
+pub fn publish_code(error: &PublishError) -> Code {
+    match error {
+        PublishError::Trouble(trouble) => trouble_code(trouble),
+        PublishError::NotFound => Code::NotFound,
+        PublishError::Differs { .. } => Code::AlreadyExists,
+        PublishError::Elsewhere { .. } => Code::FailedPrecondition,
+        PublishError::Limit { .. } => Code::ResourceExhausted,
+    }
+}
+
+/// ControllerUnpublishVolume.
+pub fn unpublish_code(error: &UnpublishError) -> Code {
+    match error {
+        UnpublishError::Trouble(trouble) => trouble_code(trouble),
+    }
+}
+
+/// ControllerExpandVolume.
+pub fn expand_code(error: &ExpandError) -> Code {
+    match error {
+        ExpandError::Trouble(trouble) => trouble_code(trouble),
+        ExpandError::NotFound => Code::NotFound,
+        ExpandError::Shrink { .. } | ExpandError::TooLarge { .. } => Code::OutOfRange,
+    }
+}
+
+/// ListVolumes: an export that is down makes the list fail, never shorter.
+pub fn list_code(error: &ListError) -> Code {
+    match error {
+        ListError::Trouble(trouble) => match trouble_code(trouble) {
+            Code::DeadlineExceeded | Code::FailedPrecondition => Code::Unavailable,
+            other => other,
+        },
+    }
+}
+
+/// GetCapacity.
+pub fn capacity_code(error: &CapacityFault) -> Code {
+    match error {
+        CapacityFault::Trouble(trouble) => trouble_code(trouble),
+    }
+}
+
+/// NodeUnpublishVolume and NodeUnstageVolume.
+pub fn unmount_code(error: &UnmountError) -> Code {
+    match error {
+        UnmountError::Busy { .. } => Code::FailedPrecondition,
+        UnmountError::Other { .. } => Code::Internal,
+    }
+}
+
+/// NodeGetVolumeStats.
+pub fn measure_code(error: &MeasureError) -> Code {
+    match error {
+        MeasureError::Hung(_) => Code::Unavailable,
+        MeasureError::Failed(_) => Code::Internal,
+    }
+}
+
+macro_rules! status_of {
+    ($($error:ty => $code:expr),+ $(,)?) => {
+        $(impl From<$error> for Status {
+            fn from(error: $error) -> Self {
+                let code: fn(&$error) -> Code = $code;
+                Status::new(code(&error), error.to_string())
+            }
+        })+
+    };
+}
+
+status_of! {
+    MountError => mount_code,
+    CreateError => create_code,
+    DeleteError => delete_code,
+    FindError => find_code,
+    PublishError => publish_code,
+    UnpublishError => unpublish_code,
+    ExpandError => expand_code,
+    ListError => list_code,
+    CapacityFault => capacity_code,
+    UnmountError => unmount_code,
+    MeasureError => measure_code,
+    Trouble => trouble_code,
+    AccessError => |_| Code::InvalidArgument,
+    NameError => |_| Code::InvalidArgument,
+    OptionError => |_| Code::InvalidArgument,
+    ParameterError => |_| Code::InvalidArgument,
+    DirectoryError => |_| Code::InvalidArgument,
+    ExportError => |_| Code::InvalidArgument,
+    CapacityError => |error| match error {
+        CapacityError::Negative { .. } | CapacityError::Missing => Code::InvalidArgument,
+        CapacityError::Empty { .. } => Code::OutOfRange,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::{Identity, Version};
+
+    const MAY_STILL_RUN: [Code; 4] = [Code::Unavailable, Code::Aborted, Code::Cancelled, Code::DeadlineExceeded];
+
+    fn text() -> String {
+        "x".to_owned()
+    }
+
+    fn every_mount_error() -> Vec<MountError> {
+        vec![
+            MountError::Resolve { server: text(), why: text() },
+            MountError::Refused { source_: text(), address: text() },
+            MountError::Unreachable { source_: text(), address: text(), why: text() },
+            MountError::TimedOut { source_: text(), address: text(), seconds: 1 },
+            MountError::Denied { source_: text(), why: text() },
+            MountError::NoSuchPath { source_: text() },
+            MountError::Version { source_: text(), versions: vec![] },
+            MountError::Options { source_: text(), options: text(), why: text() },
+            MountError::NoLockDaemon { source_: text(), why: text() },
+            MountError::NoClient(Version::V3),
+            MountError::Target { target: text(), why: text() },
+            MountError::Other { source_: text(), why: text() },
+        ]
+    }
+
+    fn every_trouble_that_left_nothing() -> Vec<Trouble> {
+        let (place, doing) = (text(), text());
+        let mut all: Vec<Trouble> = every_mount_error().into_iter().map(Trouble::Mount).collect();
+        all.extend([
+            Trouble::Down { place: text(), seconds: 1, unsure: false },
+            Trouble::ReadOnly { place: place.clone(), doing: doing.clone() },
+            Trouble::Full { place: place.clone(), doing: doing.clone() },
+            Trouble::Denied { place: place.clone(), doing: doing.clone() },
+            Trouble::Stale { place: text() },
+            Trouble::Another { place: text(), found: text(), recorded: Identity::new([0; 4]) },
+            Trouble::UnknownExport(text()),
+            Trouble::Damaged { what: text(), why: text() },
+            Trouble::Io { place, doing, error: text() },
+            Trouble::Own(text()),
+        ]);
+        all
+    }
+
+    #[test]
+    fn a_creation_that_left_nothing_running_never_says_that_something_may_be() {
+        for trouble in every_trouble_that_left_nothing() {
+            let code = create_code(&CreateError::Trouble(trouble.clone()));
+            assert!(!MAY_STILL_RUN.contains(&code), "{trouble:?} → {code:?}");
+        }
+    }
+
+    #[test]
+    fn a_creation_that_was_given_up_in_the_middle_says_so() {
+        let troubles = [
+            Trouble::Hung { place: text(), seconds: 1 },
+            Trouble::Down { place: text(), seconds: 1, unsure: true },
+            Trouble::MountAgain(MountError::Refused { source_: text(), address: text() }),
+        ];
+        for trouble in troubles {
+            let code = create_code(&CreateError::Trouble(trouble.clone()));
+            assert!(MAY_STILL_RUN.contains(&code), "{trouble:?} → {code:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_lacks_an_export_is_unavailable() {
+        for trouble in every_trouble_that_left_nothing().into_iter().chain([Trouble::Hung { place: text(), seconds: 1 }]) {
+            let code = list_code(&ListError::Trouble(trouble.clone()));
+            let unavailable = !matches!(trouble, Trouble::Mount(_));
+            assert!(code != Code::Ok && code != Code::FailedPrecondition, "{trouble:?} {unavailable}");
+        }
+    }
+
+    #[test]
+    fn a_message_never_is_empty() {
+        for error in every_mount_error() {
+            assert!(Status::from(error.clone()).message().len() > 1, "{error:?}");
+        }
+    }
+}

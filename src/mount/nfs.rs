@@ -1,0 +1,127 @@
+//! One mount of one export, by fsopen(2), fsconfig(2) and fsmount(2): the kernel's own words say what is wrong.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+};
+use serde::{Deserialize, Serialize};
+
+use super::{MountError, rpcbind};
+use crate::volume::{Attributes, MountOptions, Version};
+
+/// One attempt to mount: one address, one version.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NfsMount {
+    /// server:/path, as the mount table will show it.
+    pub source: String,
+    /// The server's address.
+    pub address: IpAddr,
+    /// The version of the protocol.
+    pub version: Version,
+    /// The user's options.
+    pub options: MountOptions,
+    /// Whether nobody may write, by the superblock's own flag.
+    pub read_only: bool,
+    /// Whether the mount gets a superblock of its own. What is staged does: the kernel's `shutdown` of a dead one would
+    /// leave its neighbours with EIO if they shared it.
+    pub own_superblock: bool,
+}
+
+impl NfsMount {
+    fn error(&self, errno: Errno, words: String) -> MountError {
+        let source_ = self.source.clone();
+        let address = self.address.to_string();
+        let why = if words.is_empty() { errno.to_string() } else { format!("{errno}: {words}") };
+        match errno {
+            Errno::CONNREFUSED => MountError::Refused { source_, address },
+            // v3 asks the server's rpcbind first, and says "not supported" where nothing listens there.
+            Errno::OPNOTSUPP if self.version == Version::V3 => MountError::Refused { source_, address },
+            Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::ADDRNOTAVAIL => {
+                MountError::Unreachable { source_, address, why }
+            }
+            Errno::ACCESS | Errno::PERM => MountError::Denied { source_, why },
+            Errno::NOENT | Errno::NOTDIR | Errno::STALE => MountError::NoSuchPath { source_ },
+            Errno::PROTONOSUPPORT => MountError::Version { source_, versions: vec![self.version] },
+            Errno::INVAL => MountError::Options { source_, options: self.options.to_string(), why },
+            Errno::NODEV => MountError::NoClient(self.version),
+            _ => MountError::Other { source_, why },
+        }
+    }
+
+    /// Whether the user's options do without the lock daemon.
+    fn locks_locally(&self) -> bool {
+        self.options.has("nolock") || self.options.nfs().any(|(name, value)| name == "local_lock" && value != Some("none"))
+    }
+}
+
+/// Mounts, attached to nowhere yet: a directory that exists for this process alone, and ends with it.
+///
+/// Blocks for as long as the server doesn't answer, so it is called in a child only.
+pub fn mount_detached(mount: &NfsMount) -> Result<OwnedFd, MountError> {
+    if mount.version == Version::V3 && !mount.locks_locally() {
+        rpcbind::statd_is_there()
+            .map_err(|why| MountError::NoLockDaemon { source_: mount.source.clone(), why })?;
+    }
+    let kind = if mount.version == Version::V3 { "nfs" } else { "nfs4" };
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| mount.error(e, String::new()))?;
+    configure(context.as_fd(), mount)
+        .and_then(|()| fsconfig_create(context.as_fd()))
+        .map_err(|errno| mount.error(errno, words(&context)))?;
+    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags(mount.options.attributes()))
+        .map_err(|errno| mount.error(errno, words(&context)))
+}
+
+fn configure(context: std::os::fd::BorrowedFd<'_>, mount: &NfsMount) -> rustix::io::Result<()> {
+    fsconfig_set_string(context, "source", &mount.source)?;
+    // The kernel resolves no names: addr= is the one option that it can't do without.
+    fsconfig_set_string(context, "addr", mount.address.to_string())?;
+    fsconfig_set_string(context, "vers", mount.version.as_str())?;
+    if mount.own_superblock && !mount.options.has("sharecache") {
+        fsconfig_set_flag(context, "nosharecache")?;
+    }
+    for (name, value) in mount.options.nfs() {
+        match value {
+            Some(value) => fsconfig_set_string(context, name, value)?,
+            None => fsconfig_set_flag(context, name)?,
+        }
+    }
+    for name in mount.options.superblock() {
+        fsconfig_set_flag(context, name)?;
+    }
+    if mount.read_only {
+        fsconfig_set_flag(context, "ro")?;
+    }
+    Ok(())
+}
+
+/// The same, as fsmount(2) and mount_setattr(2) have them.
+pub(super) fn flags(attributes: Attributes) -> MountAttrFlags {
+    let mut flags = MountAttrFlags::empty();
+    let Attributes { read_only, no_suid, no_dev, no_exec, no_atime, no_dir_atime } = attributes;
+    flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
+    flags.set(MountAttrFlags::MOUNT_ATTR_NOSUID, no_suid);
+    flags.set(MountAttrFlags::MOUNT_ATTR_NODEV, no_dev);
+    flags.set(MountAttrFlags::MOUNT_ATTR_NOEXEC, no_exec);
+    flags.set(MountAttrFlags::MOUNT_ATTR_NOATIME, no_atime);
+    flags.set(MountAttrFlags::MOUNT_ATTR_NODIRATIME, no_dir_atime);
+    flags
+}
+
+/// What the kernel has to say about a mount that failed: one message per read(2), until it has no more.
+fn words(context: &OwnedFd) -> String {
+    let mut all = Vec::new();
+    let mut buffer = [0; 1024];
+    while let Ok(length) = rustix::io::read(context, &mut buffer) {
+        let message = String::from_utf8_lossy(&buffer[..length]);
+        // "e nfs4: Unknown parameter 'bogus'": a letter for the level comes first.
+        let message = message.trim();
+        all.push(message.get(2..).unwrap_or(message).to_owned());
+        if length == 0 || all.len() > 16 {
+            break;
+        }
+    }
+    all.join("; ")
+}

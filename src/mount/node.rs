@@ -1,0 +1,206 @@
+//! What a node plugin asks of the mounts of its machine, each with an answer in time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use tokio::time::Instant;
+
+use super::ladder::{self, PLAIN};
+use super::linux::Unmount;
+use super::{Answer, Found, Job, MountError, Rung, negotiate, table};
+use crate::child::{Crew, Lost};
+use crate::volume::{Export, MountOptions, Usage};
+
+/// Mounts, binds, measures and unmounts by its crew of children.
+#[derive(Clone)]
+pub struct Mounter {
+    crew: Arc<Crew<Job, Answer>>,
+}
+
+/// Children that wait for work between requests.
+const KEEP: usize = 4;
+
+/// A call on a healthy local file system takes microseconds; a directory that lies on a dead mount never answers.
+const LOCAL: Duration = Duration::from_secs(5);
+
+/// A statfs of a living server takes a millisecond; one that needs this long is as good as dead.
+const MEASURE: Duration = Duration::from_secs(3);
+
+/// Why something is still mounted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnmountError {
+    /// A process on this machine uses it, and the server is well: force would lose its data.
+    #[error("{target} is in use by a process on this node; it is unmounted when that process has left it")]
+    Busy {
+        /// The mount point.
+        target: String,
+    },
+    /// Anything else.
+    #[error("{target}: {why}")]
+    Other {
+        /// The mount point.
+        target: String,
+        /// What happened.
+        why: String,
+    },
+}
+
+impl Mounter {
+    /// A mounter with its first child started.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { crew: Arc::new(Crew::new("mount", KEEP)?) })
+    }
+
+    /// `path` without links on the way to it, as the mount table has it.
+    pub async fn resolve(&self, path: &Path) -> Result<PathBuf, String> {
+        let job = Job::Resolve { path: path.to_owned() };
+        match self.crew.run(&job, Instant::now() + LOCAL).await {
+            Ok(Answer::Path(answer)) => answer,
+            Ok(_) => Err("the child process answered another question".to_owned()),
+            Err(lost) => Err(format!("{lost} when it was looked at")),
+        }
+    }
+
+    /// Mounts `path` of `export` at `target`, with a superblock of its own.
+    pub async fn stage(
+        &self,
+        export: &Export,
+        path: &str,
+        options: &MountOptions,
+        read_only: bool,
+        target: &Path,
+        deadline: Instant,
+    ) -> Result<Found, MountError> {
+        negotiate(export, path, options, (read_only, true), deadline, |mount, until| {
+            let target = target.to_owned();
+            async move {
+                let began = Instant::now();
+                let (source_, address) = (mount.source.clone(), mount.address.to_string());
+                let job = Job::Stage { mount: Box::new(mount), target };
+                self.mounted(&job, until).await.unwrap_or_else(|lost| {
+                    Err(match lost {
+                        Lost::Deadline => {
+                            MountError::TimedOut { source_, address, seconds: began.elapsed().as_secs() }
+                        }
+                        Lost::Died => MountError::Other { source_, why: lost.to_string() },
+                    })
+                })
+            }
+        })
+        .await
+    }
+
+    /// Shows what is mounted at `source` at `target` too.
+    pub async fn bind(&self, source: &Path, target: &Path, read_only: bool, deadline: Instant) -> Result<(), MountError> {
+        let job = Job::Bind { source: source.to_owned(), target: target.to_owned(), read_only };
+        let began = Instant::now();
+        self.mounted(&job, deadline).await.unwrap_or_else(|lost| {
+            let source_ = source.display().to_string();
+            Err(match lost {
+                Lost::Deadline => {
+                    let address = "binding it".to_owned();
+                    MountError::TimedOut { source_, address, seconds: began.elapsed().as_secs() }
+                }
+                Lost::Died => MountError::Other { source_, why: lost.to_string() },
+            })
+        })
+    }
+
+    /// Makes `target`, unless it is there, empty and a directory.
+    pub async fn prepare(&self, target: &Path, deadline: Instant) -> Result<(), MountError> {
+        let job = Job::Prepare { target: target.to_owned() };
+        self.mounted(&job, deadline).await.unwrap_or_else(|lost| {
+            Err(MountError::Target { target: target.display().to_string(), why: lost.to_string() })
+        })
+    }
+
+    async fn mounted(&self, job: &Job, deadline: Instant) -> Result<Result<(), MountError>, Lost> {
+        match self.crew.run(job, deadline).await? {
+            Answer::Mounted(answer) => Ok(answer),
+            _ => Err(Lost::Died),
+        }
+    }
+
+    /// What the file system mounted at `path` says of its size; an error's words where it does not.
+    pub async fn measure(&self, path: &Path) -> Result<Usage, MeasureError> {
+        let job = Job::Measure { path: path.to_owned() };
+        match self.crew.run(&job, Instant::now() + MEASURE).await {
+            Ok(Answer::Usage(Ok(usage))) => Ok(usage),
+            Ok(Answer::Usage(Err(number))) => Err(MeasureError::Failed(Errno::from_raw_os_error(number))),
+            Ok(_) | Err(Lost::Died) => Err(MeasureError::Failed(Errno::IO)),
+            Err(Lost::Deadline) => Err(MeasureError::Hung(MEASURE.as_secs())),
+        }
+    }
+
+    /// Unmounts whatever is at `target`, all of it if several are stacked there, and removes the directory if `remove`.
+    ///
+    /// Where the server is well and a process uses the mount, that is the answer. Where it is not, the ladder is climbed.
+    pub async fn unmount(&self, target: &Path, remove: bool) -> Result<Rung, UnmountError> {
+        let other = |why: String| UnmountError::Other { target: target.display().to_string(), why };
+        let mut highest = Rung::Nothing;
+        // Every turn takes one mount away, or ends; a table with more than this many at one place is no longer ours to mend.
+        for _ in 0..16 {
+            let table = table::read().map_err(|error| other(error.to_string()))?;
+            let Some(entry) = table::at(&table, target) else { break };
+            highest = self.unmount_one(target, entry.is_nfs()).await?;
+        }
+        if remove {
+            let job = Job::Remove { target: target.to_owned() };
+            match self.crew.run(&job, Instant::now() + LOCAL).await {
+                Ok(Answer::Done(Ok(()))) => {}
+                Ok(Answer::Done(Err(number))) => {
+                    let errno = Errno::from_raw_os_error(number);
+                    return Err(other(format!("nothing is mounted there, and it can't be removed: {errno}")));
+                }
+                Ok(_) | Err(_) => return Err(other("it can't be removed".to_owned())),
+            }
+        }
+        Ok(highest)
+    }
+
+    async fn unmount_one(&self, target: &Path, nfs: bool) -> Result<Rung, UnmountError> {
+        let once = |how, limit| {
+            let job = Job::Unmount { target: target.to_owned(), how };
+            async move { self.crew.run(&job, Instant::now() + limit).await }
+        };
+        let other = |why: String| UnmountError::Other { target: target.display().to_string(), why };
+        match once(Unmount::Plain, PLAIN).await {
+            Ok(Answer::Done(Ok(()))) => return Ok(Rung::Plain),
+            Ok(Answer::Done(Err(number))) => match Errno::from_raw_os_error(number) {
+                // Unmounted by somebody else meanwhile.
+                Errno::INVAL | Errno::NOENT => return Ok(Rung::Plain),
+                Errno::BUSY if !nfs || self.measure(target).await.is_ok() => {
+                    return Err(UnmountError::Busy { target: target.display().to_string() });
+                }
+                Errno::BUSY => {}
+                errno => return Err(other(errno.to_string())),
+            },
+            Ok(_) | Err(Lost::Died) => return Err(other("the child process that unmounts it ended".to_owned())),
+            Err(Lost::Deadline) if nfs => {}
+            Err(Lost::Deadline) => return Err(other("its unmount did not come back".to_owned())),
+        }
+        let climbed = ladder::climb(target, |how, limit| {
+            let attempt = once(how, limit);
+            async move {
+                // What it says is not the question; the mount table is.
+                drop(attempt.await);
+            }
+        });
+        let rung = climbed.await.map_err(|error| other(error.to_string()))?;
+        tracing::warn!(target = %target.display(), ?rung, "a mount whose server does not answer was taken away");
+        Ok(rung)
+    }
+}
+
+/// Why a mount can't be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MeasureError {
+    /// No answer.
+    #[error("the server did not answer within {0} s")]
+    Hung(u64),
+    /// An error.
+    #[error("{0}")]
+    Failed(Errno),
+}

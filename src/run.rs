@@ -1,0 +1,292 @@
+//! A driver process, from its settings to its end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tonic::service::Routes;
+
+use crate::backend::pool::{Pool, PoolError, image};
+use crate::backend::share::Shares;
+use crate::backend::{Backend, Volumes};
+use crate::child;
+use crate::csi::proto::controller_server::ControllerServer;
+use crate::csi::proto::identity_server::IdentityServer;
+use crate::csi::proto::node_server::NodeServer;
+use crate::csi::{self, Limits, Readiness, serve};
+use crate::mount::Mounter;
+use crate::settings::{BackendSettings, NodeSettings, Settings};
+use crate::telemetry::admin::AdminError;
+use crate::telemetry::metrics::VolumeCount;
+use crate::telemetry::{Admin, Metrics, logs};
+
+/// Why a driver process can't do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its socket.
+    #[error("{0}")]
+    Listen(#[from] serve::ListenError),
+    /// Its address for health and metrics.
+    #[error("{0}")]
+    Admin(#[from] AdminError),
+    /// Its pool.
+    #[error("{0}")]
+    Pool(#[from] PoolError),
+    /// The pool's image.
+    #[error("{0}")]
+    Image(#[from] image::ImageError),
+    /// Its state directory.
+    #[error("--state-dir {0}: {1}")]
+    State(String, std::io::Error),
+    /// Its children.
+    #[error("a child process can't be started: {0}")]
+    Child(std::io::Error),
+    /// Its socket, while serving.
+    #[error("serving CSI: {0}")]
+    Serve(#[from] tonic::transport::Error),
+    /// Signals.
+    #[error("signals can't be received: {0}")]
+    Signal(std::io::Error),
+}
+
+/// How often the ready state is looked at anew.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A look at the backend that takes longer than this finds it unfit.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
+
+/// Serves CSI until SIGTERM or SIGINT, and finishes what is under way then.
+pub async fn run(settings: Settings) -> Result<(), RunError> {
+    let Settings {
+        controller,
+        node,
+        endpoint,
+        driver_name,
+        installation,
+        state_dir,
+        backend,
+        mount_options,
+        operation_timeout,
+        trash_lifetime,
+        reap_interval,
+        mut known_nodes,
+        admin,
+        grace,
+        log: _,
+    } = settings;
+    let stop = stopped()?;
+    let metrics = Metrics::new();
+    count_children(&metrics);
+    let admin = match admin {
+        Some(address) => Some(Admin::bind(address).await?),
+        None => None,
+    };
+    let (ready, readiness) = watch::channel(Readiness::Starting);
+    let state = |error| RunError::State(state_dir.display().to_string(), error);
+    std::fs::create_dir_all(&state_dir).map_err(state)?;
+
+    let mut shares = None;
+    let backend: Arc<dyn Backend> = match backend {
+        BackendSettings::Share { exports } => {
+            let opened = Shares::new(installation.clone(), mount_options.clone(), &exports, &state_dir).map_err(state)?;
+            let opened = Arc::new(opened);
+            shares = Some(Arc::clone(&opened));
+            opened
+        }
+        BackendSettings::Pool { directory, image: size, filesystem, overcommit } => {
+            let root = match size {
+                Some(bytes) => image::Image::open(&directory, bytes)?.root,
+                None => directory,
+            };
+            Arc::new(Pool::open(&root, installation.clone(), overcommit)?)
+        }
+    };
+    if let Err(why) = backend.enforcement() {
+        tracing::info!(target: logs::ALWAYS, %why, "sizes are not enforced here");
+    }
+    let volumes = Volumes::new(backend);
+    let limits = Limits { operation: operation_timeout };
+    let topology = node.as_ref().map(|node| node.topology.clone()).unwrap_or_default();
+    // Only a pool is bound to a place; a server can be reached from anywhere.
+    let place = if shares.is_none() { topology } else { Default::default() };
+
+    let identity = csi::Identity::new(driver_name.clone(), !place.is_empty(), readiness.clone());
+    let mut routes = Routes::new(IdentityServer::new(identity));
+    if controller {
+        if let (Some(known), Some(node)) = (&mut known_nodes, &node) {
+            known.insert(node.id.clone());
+        }
+        routes = routes.add_service(ControllerServer::new(csi::Controller {
+            volumes: volumes.clone(),
+            installation,
+            limits,
+            known_nodes,
+            max_volumes: node.as_ref().and_then(|node| node.max_volumes),
+            topology: place,
+            inflight: Default::default(),
+        }));
+        tokio::spawn(reap(volumes.clone(), metrics.clone(), trash_lifetime, reap_interval));
+    }
+    if let Some(NodeSettings { id, max_volumes, topology }) = node {
+        routes = routes.add_service(NodeServer::new(csi::Node {
+            id,
+            max_volumes,
+            topology,
+            volumes: volumes.clone(),
+            defaults: mount_options,
+            mounter: Mounter::new().map_err(RunError::Child)?,
+            staged: csi::Notes::open(&state_dir).map_err(state)?,
+            limits,
+            inflight: Default::default(),
+            metrics: metrics.clone(),
+        }));
+    }
+
+    let listener = serve::listen(&endpoint)?;
+    tracing::info!(
+        target: logs::ALWAYS, driver = driver_name, version = env!("CARGO_PKG_VERSION"),
+        endpoint = %endpoint.display(), "serving CSI 1.13"
+    );
+    if let Some(admin) = admin {
+        tokio::spawn(serve_admin(admin, metrics.clone(), readiness, stop.clone()));
+    }
+    tokio::spawn(keep_ready(volumes, controller, ready));
+    if let Some(shares) = shares {
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                shares.retire();
+            }
+        });
+    }
+    serve::serve(routes, listener, metrics, ended(stop), grace).await?;
+    tracing::info!(target: logs::ALWAYS, "stopped");
+    Ok(())
+}
+
+/// Turns true when the process is asked to end.
+fn stopped() -> Result<watch::Receiver<bool>, RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signal)?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!(target: logs::ALWAYS, "asked to stop: finishing what is under way");
+        sender.send_replace(true);
+    });
+    Ok(receiver)
+}
+
+async fn ended(mut stop: watch::Receiver<bool>) {
+    // An error means that the sender is gone, which it never is before it has spoken.
+    drop(stop.wait_for(|stopped| *stopped).await);
+}
+
+fn count_children(metrics: &Metrics) {
+    metrics.children(
+        || child::ALIVE.load(Ordering::Relaxed),
+        || {
+            let killed = |role: &'static str, count: &std::sync::atomic::AtomicU64| (role, count.load(Ordering::Relaxed));
+            vec![killed("any", &child::KILLED)]
+        },
+    );
+}
+
+async fn serve_admin(admin: Admin, metrics: Metrics, readiness: watch::Receiver<Readiness>, stop: watch::Receiver<bool>) {
+    let (sender, ready) = watch::channel(Err("starting".to_owned()));
+    let mut from = readiness;
+    let follow = async move {
+        loop {
+            let now = match &*from.borrow_and_update() {
+                Readiness::Starting => Err("starting".to_owned()),
+                Readiness::Ready => Ok(()),
+                Readiness::Unfit(why) => Err(why.clone()),
+            };
+            drop(sender.send_replace(now));
+            if from.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::spawn(follow);
+    if let Err(error) = admin.serve(metrics, ready, ended(stop)).await {
+        tracing::error!(%error, "health and metrics are no longer served");
+    }
+}
+
+/// Looks now and then whether the driver could work: a pool that is gone, a kernel without NFS.
+///
+/// A server that is down makes nobody unready: other servers' volumes work on, and restarting this process would help none.
+async fn keep_ready(volumes: Volumes, controller: bool, ready: watch::Sender<Readiness>) {
+    loop {
+        let now = match volumes.backend().kind() {
+            crate::volume::Kind::Pool => match volumes.ready(Instant::now() + LOOK_LIMIT).await {
+                Ok(()) => Readiness::Ready,
+                Err(trouble) => Readiness::Unfit(trouble.to_string()),
+            },
+            crate::volume::Kind::Share => match kernel_has_nfs() {
+                true => Readiness::Ready,
+                false if controller => Readiness::Unfit(
+                    "this machine's kernel has no NFS client, so no export can be reached: load the modules nfs and nfsv4".into(),
+                ),
+                false => Readiness::Unfit("this node's kernel has no NFS client: load the modules nfs and nfsv4".into()),
+            },
+        };
+        ready.send_if_modified(|held| {
+            let changed = *held != now;
+            if changed {
+                match &now {
+                    Readiness::Unfit(why) => tracing::warn!(%why, "not ready"),
+                    _ => tracing::info!("ready"),
+                }
+                *held = now.clone();
+            }
+            changed
+        });
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// /proc/filesystems names what is loaded; where modules can be loaded, the first mount does so.
+fn kernel_has_nfs() -> bool {
+    let known = std::fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let listed = known.lines().any(|line| matches!(line.split_whitespace().last(), Some("nfs" | "nfs4")));
+    let loadable = || {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        let index = std::fs::read_to_string(format!("/lib/modules/{release}/modules.dep")).unwrap_or_default();
+        index.lines().any(|line| line.split(':').next().is_some_and(|module| module.contains("/nfs/nfsv4.ko")))
+    };
+    listed || loadable()
+}
+
+/// Empties the trash, for as long as the driver runs.
+async fn reap(volumes: Volumes, metrics: Metrics, lifetime: Duration, interval: Duration) {
+    let count = Arc::new(std::sync::Mutex::new(None));
+    let shown = Arc::clone(&count);
+    metrics.volumes(move || *shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    loop {
+        let mut sum = VolumeCount { live: 0, trash: 0 };
+        for place in volumes.backend().places() {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            match volumes.backend().reap(&place, lifetime.as_secs(), now).await {
+                Ok(reaped) => {
+                    metrics.reaped(reaped.removed);
+                    sum.live += reaped.volumes;
+                    sum.trash += reaped.waiting;
+                    if reaped.removed > 0 {
+                        tracing::info!(place = place.name(), volumes = reaped.removed, "trash removed");
+                    }
+                }
+                Err(trouble) => tracing::warn!(place = place.name(), %trouble, "the trash can't be emptied now"),
+            }
+        }
+        *count.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sum);
+        tokio::time::sleep(interval).await;
+    }
+}

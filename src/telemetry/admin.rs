@@ -1,0 +1,125 @@
+//! `/livez`, `/readyz` and `/metrics` over HTTP, on an address of their own.
+//!
+//! Not the driver's Probe, which the sidecars ask over the socket: this is for kubelets' probes and for what collects
+//! metrics. Nothing secret is told, and nothing can be changed.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::Metrics;
+
+/// Whether the driver is ready, and if not, why.
+pub type Readiness = watch::Receiver<Result<(), String>>;
+
+/// The address is taken; nobody is served on it yet.
+#[derive(Debug)]
+pub struct Admin(TcpListener);
+
+/// Why the address can't be served.
+#[derive(Debug, thiserror::Error)]
+#[error("--admin {address}: health and metrics can't be served there")]
+pub struct AdminError {
+    address: SocketAddr,
+    source: io::Error,
+}
+
+impl Admin {
+    /// Takes the address: at the start, where a failure can still be told to the one who chose it.
+    pub async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
+        TcpListener::bind(address).await.map(Self).map_err(|source| AdminError { address, source })
+    }
+
+    /// The address, with the port that the kernel chose where 0 was asked for.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Answers until `stop` comes to an end.
+    pub async fn serve(
+        self,
+        metrics: Metrics,
+        ready: Readiness,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> io::Result<()> {
+        let routes = Router::new()
+            .route("/livez", get(livez))
+            .route("/readyz", get(readyz).with_state(ready))
+            .route("/metrics", get(scrape).with_state(metrics));
+        axum::serve(self.0, routes).with_graceful_shutdown(stop).await
+    }
+}
+
+/// That this is answered is the answer: the process turns.
+async fn livez() -> &'static str {
+    "ok\n"
+}
+
+async fn readyz(State(ready): State<Readiness>) -> (StatusCode, String) {
+    match &*ready.borrow() {
+        Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}
+
+type Scraped = (StatusCode, [(http::HeaderName, &'static str); 1], String);
+
+async fn scrape(State(metrics): State<Metrics>) -> Scraped {
+    const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match metrics.text() {
+        Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, OPENMETRICS)], text),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    async fn ask(address: SocketAddr, path: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_the_driver_and_the_reason_is_told() {
+        let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = admin.address().unwrap();
+        let (ready, readiness) = watch::channel(Err("starting".to_owned()));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let server = tokio::spawn(admin.serve(Metrics::new(), readiness, async { drop(stopped.await) }));
+
+        assert!(ask(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        let answer = ask(address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.ends_with("starting\n"), "{answer}");
+        ready.send(Ok(())).unwrap();
+        assert!(ask(address, "/readyz").await.starts_with("HTTP/1.1 200"));
+        let answer = ask(address, "/metrics").await;
+        assert!(answer.contains("application/openmetrics-text") && answer.ends_with("# EOF\n"), "{answer}");
+        assert!(ask(address, "/else").await.starts_with("HTTP/1.1 404"));
+
+        stop.send(()).unwrap();
+        server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_taken_is_refused_by_name() {
+        let first = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = first.address().unwrap();
+        let error = Admin::bind(address).await.unwrap_err();
+        assert!(error.to_string().contains(&address.to_string()), "{error}");
+    }
+}

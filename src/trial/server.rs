@@ -1,0 +1,94 @@
+//! What only the person's own server can tell: the NFS versions it offers, and who root is there.
+
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, Instant};
+
+use super::Trial;
+use super::pod::Pod;
+use super::show::Failed;
+use crate::client::{Client, Life, mounts_beneath};
+
+/// Newest first, as the driver itself would try.
+const VERSIONS: [&str; 4] = ["4.2", "4.1", "4.0", "3"];
+
+/// How long a server may take to refuse a version.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Trial {
+    /// Which versions the server offers: each is asked for by a class's mount options, as a person would.
+    pub(super) async fn versions(&mut self, client: &Client) -> Result<(), Failed> {
+        let Self { teller, life, order, kubelet, .. } = self;
+        let asking = async {
+            let (mut offered, mut refused) = (Vec::new(), Vec::new());
+            for version in VERSIONS {
+                let mut order = order.clone();
+                // The person's own options stay; their vers= would contradict.
+                order.mount_flags.retain(|flag| !is_version(flag));
+                order.mount_flags.push(format!("vers={version}"));
+                let life = life.insert(Life::new(client.clone(), kubelet.clone(), order));
+                let tried = async {
+                    life.create().await?;
+                    life.publish().await?;
+                    life.stage().await
+                };
+                let start = Instant::now();
+                match tried.await {
+                    Ok(()) => offered.push(version),
+                    // A server that is not there is not asked four times.
+                    Err(error) if start.elapsed() > PATIENCE => return Err(error.to_string()),
+                    Err(error) => refused.push(format!("not {version}: {error}")),
+                }
+                let undone = life.down().await;
+                // What never had an id was refused, and there may be nothing to undo.
+                if life.id().is_some() {
+                    undone.map_err(|error| error.to_string())?;
+                }
+            }
+            *life = None;
+            let no = refused.join("\n");
+            if offered.is_empty() { Err(no) } else { Ok(((), format!("{}\n{no}", offered.join(", ")))) }
+        };
+        teller.step("versions", asking).await
+    }
+
+    /// Whether the server takes root for root, by the owner of a file that root wrote, and what follows from it.
+    pub(super) async fn squash(&mut self, first: &Pod) -> Result<(), Failed> {
+        let asking = async {
+            let (made, handed_over) = first.hand_over("whose").await.map_err(|error| error.to_string())?;
+            let who = match made.uid() {
+                0 => "root is root there (no_root_squash)".to_owned(),
+                uid => format!("root becomes user {uid} there (root_squash)"),
+            };
+            let meaning = if handed_over {
+                "owners can be given: the class's uid and gid, and a pod's fsGroup, work"
+            } else {
+                "owners can't be given: leave uid and gid out of the class, and set fsGroupPolicy None;\n\
+                 pods can write because the directory's mode lets everybody (mountPermissions)"
+            };
+            Ok(((), format!("{who}\n{meaning}")))
+        };
+        self.teller.step("squash", asking).await
+    }
+
+    /// As what the newest target is mounted.
+    pub(super) fn mounted_as(life: &Life) -> String {
+        let entries = life.targets().last().and_then(|target| mounts_beneath("self", target).ok());
+        let Some(entry) = entries.and_then(|mut entries| entries.pop()) else { return String::new() };
+        let version = entry.options.split(',').find(|option| option.starts_with("vers="));
+        format!("{}{}", entry.kind, version.map_or(String::new(), |version| format!(", {version}")))
+    }
+}
+
+fn is_version(flag: &str) -> bool {
+    ["vers=", "nfsvers=", "minorversion="].iter().any(|key| flag.starts_with(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_names_a_version_gives_way() {
+        assert!(is_version("vers=4.1") && is_version("nfsvers=3") && !is_version("soft"));
+    }
+}
