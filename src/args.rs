@@ -170,7 +170,7 @@ pub struct BackendFlags {
 /// The file system of a pool's image.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 pub enum PoolFilesystem {
-    /// Whichever this machine can make and mount, btrfs first.
+    /// Whichever this machine can make and mount, xfs first: its limits show in df.
     #[default]
     Auto,
     /// Subvolumes with quota groups.
@@ -254,7 +254,7 @@ pub struct TryArgs {
     /// Options to mount it with.
     #[arg(long, env = "KURATION_MOUNT_OPTIONS", value_name = "LIST", requires = "server")]
     pub mount_options: Option<String>,
-    /// Print one JSON object per step, for machines.
+    /// Print one JSON document, for machines.
     #[arg(long, env = "KURATION_JSON")]
     pub json: bool,
     /// What the driver logs meanwhile, part by part (kuration=debug) [default: nothing but warnings].

@@ -1,5 +1,6 @@
 //! A driver process, from its settings to its end.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -9,10 +10,11 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::service::Routes;
 
+use crate::args::{BenchArgs, TryArgs};
 use crate::backend::pool::{Pool, PoolError, image};
 use crate::backend::share::Shares;
 use crate::backend::{Backend, Volumes};
-use crate::child;
+use crate::{bench, child, trial};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
@@ -52,6 +54,38 @@ pub enum RunError {
     Signal(std::io::Error),
 }
 
+/// Whether it went well, or why it could not even begin.
+pub type Done = Result<bool, Box<dyn Error>>;
+
+/// Two threads: a request waits for a server or a child, and hardly ever for a processor.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+/// Runs a driver process from its start to its end.
+pub fn driver<E: Error + 'static>(settings: Result<Settings, E>) -> Done {
+    let settings = settings?;
+    logs::init(&settings.log)?;
+    let runtime = runtime()?;
+    let done = runtime.block_on(serve_csi(settings));
+    // What still hangs is left to the end of the process, which nothing holds up.
+    runtime.shutdown_background();
+    done.map(|()| true).map_err(Into::into)
+}
+
+/// Runs `kuration try`.
+pub fn attempt(args: TryArgs) -> Done {
+    // Before any thread is there: only a process of one thread can enter a user namespace.
+    let standing = trial::enter_namespace()?;
+    let options = args.options(standing)?;
+    Ok(runtime()?.block_on(trial::run(options))?.works)
+}
+
+/// Runs `kuration bench`.
+pub fn measure(args: BenchArgs) -> Done {
+    Ok(runtime()?.block_on(bench::run(args.into()))?.failed == 0)
+}
+
 /// How often the ready state is looked at anew.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -59,7 +93,7 @@ const LOOK: Duration = Duration::from_secs(10);
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Serves CSI until SIGTERM or SIGINT, and finishes what is under way then.
-pub async fn run(settings: Settings) -> Result<(), RunError> {
+async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     let Settings {
         controller,
         node,
@@ -72,7 +106,7 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
         operation_timeout,
         trash_lifetime,
         reap_interval,
-        mut known_nodes,
+        known_nodes,
         admin,
         grace,
         log: _,
@@ -116,9 +150,6 @@ pub async fn run(settings: Settings) -> Result<(), RunError> {
     let identity = csi::Identity::new(driver_name.clone(), !place.is_empty(), readiness.clone());
     let mut routes = Routes::new(IdentityServer::new(identity));
     if controller {
-        if let (Some(known), Some(node)) = (&mut known_nodes, &node) {
-            known.insert(node.id.clone());
-        }
         routes = routes.add_service(ControllerServer::new(csi::Controller {
             volumes: volumes.clone(),
             installation,
@@ -191,10 +222,7 @@ async fn ended(mut stop: watch::Receiver<bool>) {
 fn count_children(metrics: &Metrics) {
     metrics.children(
         || child::ALIVE.load(Ordering::Relaxed),
-        || {
-            let killed = |role: &'static str, count: &std::sync::atomic::AtomicU64| (role, count.load(Ordering::Relaxed));
-            vec![killed("any", &child::KILLED)]
-        },
+        || child::KILLED.iter().map(|(role, count)| (*role, count.load(Ordering::Relaxed))).collect(),
     );
 }
 

@@ -379,5 +379,7 @@ fn is_label(text: &str) -> bool {
         && text.bytes().all(|b| plain(b) || matches!(b, b'-' | b'_' | b'.'))
 }
 
+mod tools;
+
 #[cfg(test)]
 mod tests;

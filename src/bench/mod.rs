@@ -79,7 +79,7 @@ struct Cycle {
 
 /// Measures, and prints what came of it to standard output. The run went well where [`Report::failed`] is 0.
 pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
-    let client = Client::connect(&options.endpoint, Duration::from_secs(10)).await?;
+    let client = Client::connect(&options.endpoint, Duration::from_secs(3)).await?;
     if !client.plugin().controller {
         return Err(BenchError::NoController(client.plugin().name.clone()));
     }

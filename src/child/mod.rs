@@ -26,8 +26,8 @@ const MAX_MESSAGE: usize = 64 << 20;
 
 /// Children started since this process began.
 pub static STARTED: AtomicU64 = AtomicU64::new(0);
-/// Children killed because they did not answer in time.
-pub static KILLED: AtomicU64 = AtomicU64::new(0);
+/// Children killed because they did not answer in time, by role.
+pub static KILLED: [(&str, AtomicU64); 2] = [("share", AtomicU64::new(0)), ("mount", AtomicU64::new(0))];
 /// Children that exist now.
 pub static ALIVE: AtomicU64 = AtomicU64::new(0);
 

@@ -24,6 +24,7 @@ pub struct Child<J, A> {
     shared: Arc<Shared>,
     writer: tokio::sync::Mutex<OwnedWriteHalf>,
     next: AtomicU64,
+    role: &'static str,
     types: PhantomData<fn(J) -> A>,
 }
 
@@ -46,7 +47,7 @@ pub enum Lost {
 
 impl<J: Serialize, A: DeserializeOwned> Child<J, A> {
     /// Starts `kuration worker ROLE` from this program's own file.
-    pub fn start(role: &str) -> io::Result<Self> {
+    pub fn start(role: &'static str) -> io::Result<Self> {
         let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let process = tokio::process::Command::new("/proc/self/exe")
@@ -63,7 +64,7 @@ impl<J: Serialize, A: DeserializeOwned> Child<J, A> {
             process: Mutex::new(Some(process)),
         });
         tokio::spawn(receive(reader, Arc::clone(&shared)));
-        Ok(Self { shared, writer: tokio::sync::Mutex::new(writer), next: AtomicU64::new(0), types: PhantomData })
+        Ok(Self { shared, writer: tokio::sync::Mutex::new(writer), next: AtomicU64::new(0), role, types: PhantomData })
     }
 
     /// Asks, and waits for the answer until `deadline`; then the child is killed, and with it all else it was asked.
@@ -84,7 +85,7 @@ impl<J: Serialize, A: DeserializeOwned> Child<J, A> {
             serde_json::from_slice(&answer).map_err(|_| Lost::Died)
         };
         let answer = tokio::time::timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
-            count(&KILLED);
+            KILLED.iter().filter(|(role, _)| *role == self.role).for_each(|(_, killed)| count(killed));
             Err(Lost::Deadline)
         });
         if answer.is_err() {

@@ -53,8 +53,8 @@ pub struct Listener {
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// Its directory isn't there and can't be made, or can't be opened.
-    #[error("the directory of {0} can't be used")]
-    Directory(PathBuf, #[source] io::Error),
+    #[error("the directory of {0} can't be used: {1}")]
+    Directory(PathBuf, io::Error),
     /// Another driver is just starting there, and does not get on.
     #[error("another process is just starting on the directory of {0}, and has been for 5s")]
     Busy(PathBuf),
@@ -65,11 +65,11 @@ pub enum ListenError {
     #[error("another process serves {0}")]
     Served(PathBuf),
     /// Nobody knows whether somebody answers.
-    #[error("{0} is there, and whether another process serves it can't be told; it is left alone")]
-    Unclear(PathBuf, #[source] io::Error),
+    #[error("{0} is there, and whether another process serves it can't be told ({1}); it is left alone")]
+    Unclear(PathBuf, io::Error),
     /// The kernel said no.
-    #[error("{0} can't be served")]
-    Socket(PathBuf, #[source] io::Error),
+    #[error("{0} can't be served: {1}")]
+    Socket(PathBuf, io::Error),
 }
 
 /// Listens at `path`, whose directory is made if need be. A socket there that nobody answers on is replaced.

@@ -26,16 +26,16 @@ pub struct Admin(TcpListener);
 
 /// Why the address can't be served.
 #[derive(Debug, thiserror::Error)]
-#[error("--admin {address}: health and metrics can't be served there")]
+#[error("--admin {address}: health and metrics can't be served there: {error}")]
 pub struct AdminError {
     address: SocketAddr,
-    source: io::Error,
+    error: io::Error,
 }
 
 impl Admin {
     /// Takes the address: at the start, where a failure can still be told to the one who chose it.
     pub async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
-        TcpListener::bind(address).await.map(Self).map_err(|source| AdminError { address, source })
+        TcpListener::bind(address).await.map(Self).map_err(|error| AdminError { address, error })
     }
 
     /// The address, with the port that the kernel chose where 0 was asked for.

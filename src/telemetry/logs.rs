@@ -18,11 +18,11 @@ pub const ALWAYS: &str = "kuration::always";
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The filter can't be read.
-    #[error("--log {0:?}: it must be a list such as warn,kuration::mount=trace")]
-    Filter(String, #[source] ParseError),
+    #[error("--log {0:?}: {1}; it must be a list such as warn,kuration::mount=trace")]
+    Filter(String, ParseError),
     /// Somebody was faster.
-    #[error("something in this process logs already")]
-    Twice(#[source] TryInitError),
+    #[error("something in this process logs already: {0}")]
+    Twice(TryInitError),
 }
 
 /// Begins to log. To be called once, before anything is worth a line.

@@ -2,7 +2,7 @@
 //!
 //! A request ends in one of four ways, and each is told: with an error (the code stands in the headers), with an answer
 //! (the code stands in the trailers, behind the message), by the client going away or its deadline passing (the server
-//! drops what it was doing, and so [`Call`]), or by a panic.
+//! drops what it was doing, and so the `Call`), or by a panic.
 
 use std::future::Future;
 use std::pin::Pin;

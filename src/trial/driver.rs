@@ -101,6 +101,12 @@ impl Driver {
         if fs::symlink_metadata(place.socket()).is_ok() {
             return Err(format!("ended, but left its socket {}", place.socket().display()));
         }
+        // A pool's own file system stays mounted for the next start.
+        let mut mounts = Place::mounts(&place.state());
+        mounts.extend(Place::mounts(&place.kubelet()));
+        if let Some(mount) = mounts.first() {
+            return Err(format!("ended, but left the mount {mount}"));
+        }
         Ok(())
     }
 

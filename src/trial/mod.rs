@@ -12,8 +12,10 @@ mod server;
 mod show;
 mod story;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::client::{Kubelet, Life, Order, interrupted};
 use crate::volume::{Export, Mode};
@@ -71,6 +73,10 @@ struct Trial {
     limits: bool,
     order: Order,
     kubelet: Kubelet,
+    /// What lay in the pool before there was a volume.
+    pool_before: BTreeSet<PathBuf>,
+    /// Shared with whoever may be at work in a volume.
+    at_work: Arc<()>,
     driver: Option<Driver>,
     life: Option<Life>,
 }
@@ -104,6 +110,8 @@ pub async fn run(options: TryOptions) -> Result<Verdict, TrialError> {
         backend: Backend::Pool { image: false },
         limits: false,
         order,
+        pool_before: BTreeSet::new(),
+        at_work: Arc::new(()),
         driver: None,
         life: None,
     };

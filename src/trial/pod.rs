@@ -4,6 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags, open, openat};
@@ -21,6 +22,19 @@ pub(super) struct Pod {
     target: PathBuf,
     /// `None`: as the trial itself.
     uid: Option<u32>,
+    /// Held by whoever may still be at work in a volume.
+    at_work: Arc<()>,
+}
+
+/// Waits, not for ever, until nobody is at work in a volume: a step that was interrupted has left its thread behind, and a
+/// volume in use can't be unmounted.
+pub(super) async fn all_done(at_work: &Arc<()>) {
+    for _ in 0..1000 {
+        if Arc::strong_count(at_work) == 1 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// How far writing came.
@@ -33,8 +47,8 @@ pub(super) struct Filled {
 }
 
 impl Pod {
-    pub(super) fn new(target: &Path, uid: Option<u32>) -> Self {
-        Self { target: target.to_owned(), uid }
+    pub(super) fn new(target: &Path, uid: Option<u32>, at_work: &Arc<()>) -> Self {
+        Self { target: target.to_owned(), uid, at_work: Arc::clone(at_work) }
     }
 
     /// Writes a file of one MiB and waits until it is safe.
@@ -100,7 +114,7 @@ impl Pod {
         &self,
         work: impl FnOnce(OwnedFd) -> io::Result<T> + Send + 'static,
     ) -> io::Result<T> {
-        let Self { target, uid } = self.clone();
+        let Self { target, uid, at_work } = self.clone();
         let (sender, receiver) = tokio::sync::oneshot::channel();
         std::thread::Builder::new().name("pod".to_owned()).spawn(move || {
             // A container's runtime opens the volume as root and starts the container as somebody else.
@@ -109,6 +123,7 @@ impl Pod {
                 uid.map_or(Ok(()), become_user)?;
                 work(volume)
             });
+            drop(at_work);
             // Nobody listens any more where it took too long.
             drop(sender.send(outcome));
         })?;
@@ -156,7 +171,9 @@ mod tests {
     #[tokio::test]
     async fn one_pod_reads_what_another_wrote() {
         let volume = tempfile::tempdir().unwrap();
-        let (writer, reader) = (Pod::new(volume.path(), None), Pod::new(volume.path(), None));
+        let at_work = Arc::new(());
+        let (writer, reader) =
+            (Pod::new(volume.path(), None, &at_work), Pod::new(volume.path(), None, &at_work));
         writer.write("hello").await.unwrap();
         reader.read("hello").await.unwrap();
         std::fs::write(volume.path().join("hello"), "changed").unwrap();
@@ -167,7 +184,7 @@ mod tests {
     #[tokio::test]
     async fn filling_goes_on_where_it_stopped() {
         let volume = tempfile::tempdir().unwrap();
-        let pod = Pod::new(volume.path(), None);
+        let pod = Pod::new(volume.path(), None, &Arc::new(()));
         for size in [CHUNK as u64 + 5, 3 * CHUNK as u64] {
             let filled = pod.fill("data", size).await.unwrap();
             assert!(filled.size == size && filled.refused.is_none(), "{filled:?}");

@@ -1,13 +1,16 @@
 //! The story itself: there, and back.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::driver::{Backend, Driver, log_tail};
 use super::namespace::Standing;
 use super::place::Place;
-use super::pod::Pod;
+use super::pod::{self, Pod};
 use super::show::{Failed, Surroundings, size};
 use super::{SIZE, Trial};
 use crate::client::{Client, Kubelet, Life};
@@ -56,21 +59,24 @@ impl Trial {
 
         // Outside a user namespace there are other users than root, and a pod is mostly one of them.
         let uid = (self.standing == Standing::Root).then_some(1000);
-        let first = Pod::new(&target, uid);
+        let at_work = Arc::clone(&self.at_work);
+        let first = Pod::new(&target, uid, &at_work);
         let who = uid.map_or(String::new(), |uid| format!(", as user {uid}"));
         let writing =
             async { said(first.write("from-the-first").await).map(|()| ((), format!("1 MiB{who}"))) };
         teller.step("write", writing).await?;
         if matches!(self.backend, Backend::Share(_)) {
-            self.squash(&Pod::new(&target, None)).await?;
+            self.squash(&Pod::new(&target, None, &at_work)).await?;
         }
         let Some(life) = &mut self.life else { return Ok(()) };
         let teller = &mut self.teller;
         if plugin.stats {
             let asking = async {
                 let usage = said(life.stats(&target).await)?.unwrap_or_default();
+                // Where no limit is enforced, the figures may be those of all that the volume lies on.
+                let whole = if usage.total > GROWN { " (of the whole file system)" } else { "" };
                 let detail = format!(
-                    "{}, {} used, {} left",
+                    "{}, {} used, {} left{whole}",
                     size(usage.total),
                     size(usage.used),
                     size(usage.available)
@@ -96,7 +102,7 @@ impl Trial {
             }
         }
         let joining = async {
-            let second = Pod::new(&said(life.node_publish().await)?, uid);
+            let second = Pod::new(&said(life.node_publish().await)?, uid, &at_work);
             said(second.read("from-the-first").await)?;
             said(second.write("from-the-second").await)?;
             said(first.read("from-the-second").await)?;
@@ -139,6 +145,7 @@ impl Trial {
         };
         let client = teller.step("start", starting).await?;
         self.kubelet = Kubelet::new(&place.kubelet(), &client.plugin().name);
+        self.pool_before = contents(&place.pool());
         Ok(client)
     }
 
@@ -176,6 +183,7 @@ impl Trial {
 
     /// Back to nothing. Every step is taken, whatever became of the one before it, and only what was done is undone.
     pub(super) async fn backward(&mut self) {
+        pod::all_done(&self.at_work).await;
         let Self { teller, life, kubelet, .. } = self;
         if let Some(life) = life {
             // A step that fails was told, and is the verdict's; here it must not keep the next from being tried.
@@ -206,7 +214,7 @@ impl Trial {
                     .await
                     .unwrap_or_default();
                 teller
-                    .step("nothing-left", nothing_left(&self.place, kubelet, life))
+                    .step("nothing-left", nothing_left(&self.place, &self.pool_before, kubelet, life))
                     .await
                     .unwrap_or_default();
             }
@@ -253,20 +261,33 @@ async fn under_the_limit(pod: &Pod) -> Result<((), String), String> {
     }
 }
 
+/// What lies in a pool, wherever below its directory the pool's file system begins. Names with a dot are Kuration's own;
+/// deleted volumes wait there for their end.
+fn contents(pool: &Path) -> BTreeSet<PathBuf> {
+    let entries = |directory: &Path| {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        let plain = entries.filter(|entry| !entry.file_name().as_encoded_bytes().starts_with(b"."));
+        plain.map(|entry| entry.path()).collect::<BTreeSet<_>>()
+    };
+    let mut found = entries(pool);
+    found.extend(entries(pool).iter().flat_map(|path| entries(path)).collect::<Vec<_>>());
+    found
+}
+
 /// That the volume is gone wherever it was: mounts, the kubelet's directories, the driver's records, the pool.
-async fn nothing_left(place: &Place, kubelet: &Kubelet, life: &Life) -> Result<((), String), String> {
+async fn nothing_left(
+    place: &Place,
+    before: &BTreeSet<PathBuf>,
+    kubelet: &Kubelet,
+    life: &Life,
+) -> Result<((), String), String> {
     let mut left: Vec<String> =
         Place::mounts(kubelet.root()).iter().map(|mount| format!("the mount {mount}")).collect();
     for entry in fs::read_dir(kubelet.root()).into_iter().flatten().flatten() {
         left.push(format!("the kubelet's {}", entry.path().display()));
     }
-    // Kuration's own directory, where deleted volumes wait for their end, has a name with a dot.
-    let kept = |name: &str| name.starts_with('.') || name == "lost+found";
-    for entry in fs::read_dir(place.pool()).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !kept(&name) && !name.ends_with(".img") {
-            left.push(format!("{name} in the pool"));
-        }
+    for path in contents(&place.pool()).difference(before) {
+        left.push(format!("the pool's {}", path.display()));
     }
     if let Some(id) = life.id()
         && said(life.client().knows(id).await)? == Some(true)

@@ -53,7 +53,9 @@ pub enum ImageError {
         error: io::Error,
     },
     /// The directory is in use as a pool already.
-    #[error("{0} holds volumes of a pool without an image, which an image would hide: start without --pool-image")]
+    #[error(
+        "{0} holds volumes of a pool without an image, which an image would hide: start without --pool-image"
+    )]
     Occupied(PathBuf),
     /// Something else is mounted there.
     #[error("{0} is a mount of {1}, not of this pool's image: unmount it, or choose another directory")]
@@ -140,7 +142,11 @@ impl Image {
             place(&file_system, &root).doing(format!("mounting at {}", root.display()))?;
             return Ok(Self { root, kind, size: length(&path)? });
         }
-        let image = OpenOptions::new().read(true).write(true).open(&path).doing(format!("opening {}", path.display()))?;
+        let image = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .doing(format!("opening {}", path.display()))?;
         let kind = kind_of(&image).doing(format!("reading {}", path.display()))?;
         let kind = kind.ok_or_else(|| ImageError::Unknown(path.clone()))?;
         let attached = attached(&image).doing("looking for the image's loop device")?;
@@ -165,7 +171,8 @@ impl Image {
     }
 }
 
-const ATTACHING: &str = "attaching a loop device (the kernel's loop driver, and the right to use it, are needed)";
+const ATTACHING: &str =
+    "attaching a loop device (the kernel's loop driver, and the right to use it, are needed)";
 
 /// Makes the image with the first kind of file system that works here, and gives back its superblock, not yet mounted.
 fn make(pool: &Path, size: u64) -> Result<(&'static str, OwnedFd), ImageError> {
@@ -193,7 +200,8 @@ fn make(pool: &Path, size: u64) -> Result<(&'static str, OwnedFd), ImageError> {
 
 fn make_as(kind: &Kind, path: &Path, size: u64) -> Result<OwnedFd, String> {
     let image = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path);
-    let image = image.and_then(|image| image.set_len(size).map(|()| image)).map_err(|error| error.to_string())?;
+    let image =
+        image.and_then(|image| image.set_len(size).map(|()| image)).map_err(|error| error.to_string())?;
     format(kind, path)?;
     let device = attach(&image).map_err(|error| format!("{ATTACHING}: {error}"))?;
     let options = kind.options.join(",");
@@ -248,7 +256,13 @@ impl Device {
         let opened = match again() {
             // A container's /dev has the devices that were there when it started. 7 is the major number of loop devices.
             Err(Errno::NOENT) => {
-                match mknodat(CWD, path.as_str(), FileType::BlockDevice, Mode::RUSR | Mode::WUSR, makedev(7, number)) {
+                match mknodat(
+                    CWD,
+                    path.as_str(),
+                    FileType::BlockDevice,
+                    Mode::RUSR | Mode::WUSR,
+                    makedev(7, number),
+                ) {
                     Ok(()) | Err(Errno::EXIST) => again()?,
                     Err(errno) => return Err(errno.into()),
                 }
@@ -352,7 +366,10 @@ mod tests {
             let at = kind.magic.0 as usize;
             content[at..at + kind.magic.1.len()].copy_from_slice(kind.magic.1);
             fs::write(&path, content).unwrap();
-            assert_eq!(kind_of(&File::open(&path).unwrap()).unwrap().map(|found| found.name), Some(kind.name));
+            assert_eq!(
+                kind_of(&File::open(&path).unwrap()).unwrap().map(|found| found.name),
+                Some(kind.name)
+            );
         }
     }
 

@@ -188,17 +188,20 @@ type Limit = [u64; 6];
 /// `struct btrfs_ioctl_quota_rescan_args`.
 type Rescan = [u64; 8];
 
+/// `char[BTRFS_LABEL_SIZE]`.
+type Label = [u8; 256];
+
 const SUBVOLUME_CREATE: Opcode = opcode::write::<Named>(BTRFS, 14);
 const SNAPSHOT_DESTROY: Opcode = opcode::write::<Named>(BTRFS, 15);
 const INODE_LOOKUP: Opcode = opcode::read_write::<Lookup>(BTRFS, 18);
-const WAIT_SYNC: Opcode = opcode::write::<u64>(BTRFS, 22);
-const START_SYNC: Opcode = opcode::read::<u64>(BTRFS, 24);
 const GET_FLAGS: Opcode = opcode::read::<u64>(BTRFS, 25);
 const SET_FLAGS: Opcode = opcode::write::<u64>(BTRFS, 26);
 const QUOTA_CONTROL: Opcode = opcode::read_write::<Pair>(BTRFS, 40);
 const QGROUP_CREATE: Opcode = opcode::write::<Pair>(BTRFS, 42);
 const QGROUP_LIMIT: Opcode = opcode::read::<Limit>(BTRFS, 43);
 const QUOTA_RESCAN: Opcode = opcode::write::<Rescan>(BTRFS, 44);
+const GET_LABEL: Opcode = opcode::read::<Label>(BTRFS, 49);
+const SET_LABEL: Opcode = opcode::write::<Label>(BTRFS, 50);
 
 /// Makes the subvolume `name` in `parent`.
 pub fn create_subvolume(parent: BorrowedFd<'_>, name: &[u8]) -> Result<()> {
@@ -251,14 +254,18 @@ pub fn make_writable(subvolume: BorrowedFd<'_>) -> Result<()> {
     unsafe { ioctl(subvolume, Updater::<SET_FLAGS, u64>::new(&mut flags)) }
 }
 
-/// Brings what was done to subvolumes and quota groups to the disk. Unlike a sync, it doesn't wait for what others wrote to
-/// their files.
+/// Brings what was done to subvolumes and quota groups to the disk, without waiting for what others wrote to their files,
+/// as a sync would.
+///
+/// It writes the label that the file system has already: the one call that commits a transaction, waits for that, and does
+/// nothing else. BTRFS_IOC_START_SYNC with _WAIT_SYNC is meant for it, but only wakes the kernel's own thread, and a
+/// wake-up that comes just before that goes to sleep is lost: then it takes the 30 s of the regular commit (seen on 6.18).
 pub fn commit_transaction(file_system: BorrowedFd<'_>) -> Result<()> {
-    let mut transaction = 0_u64;
-    // SAFETY: BTRFS_IOC_START_SYNC writes one u64.
-    unsafe { ioctl(file_system, Updater::<START_SYNC, u64>::new(&mut transaction)) }?;
-    // SAFETY: BTRFS_IOC_WAIT_SYNC reads one u64.
-    unsafe { ioctl(file_system, Updater::<WAIT_SYNC, u64>::new(&mut transaction)) }
+    let mut label: Label = [0; 256];
+    // SAFETY: BTRFS_IOC_GET_FSLABEL writes 256 bytes.
+    unsafe { ioctl(file_system, Updater::<GET_LABEL, Label>::new(&mut label)) }?;
+    // SAFETY: BTRFS_IOC_SET_FSLABEL reads 256 bytes.
+    unsafe { ioctl(file_system, Updater::<SET_LABEL, Label>::new(&mut label)) }
 }
 
 /// Turns quota groups on, for the whole file system, and starts counting what is there (in the background).
@@ -510,7 +517,7 @@ mod tests {
         assert_eq!((SUBVOLUME_CREATE, SNAPSHOT_DESTROY), (0x5000_940e, 0x5000_940f));
         assert_eq!((TREE_SEARCH, INODE_LOOKUP), (0xc070_9411, 0xd000_9412));
         assert_eq!((GET_FLAGS, SET_FLAGS), (0x8008_9419, 0x4008_941a));
-        assert_eq!((WAIT_SYNC, START_SYNC), (0x4008_9416, 0x8008_9418));
+        assert_eq!((GET_LABEL, SET_LABEL), (0x8100_9431, 0x4100_9432));
         assert_eq!((QUOTA_CONTROL, QGROUP_CREATE), (0xc010_9428, 0x4010_942a));
         assert_eq!((QGROUP_LIMIT, QUOTA_RESCAN), (0x8030_942b, 0x4040_942c));
     }

@@ -69,18 +69,28 @@ impl FileSystem for Btrfs {
     ) -> io::Result<Option<u64>> {
         plain::check(name)?;
         ioctl::create_subvolume(parent, name.as_bytes())?;
-        plain::open(parent, name).and_then(|made| self.settle(made.as_fd(), key, owner, bytes)).inspect_err(|_| {
-            self.remove(parent, name, None).ok();
-        })
+        plain::open(parent, name).and_then(|made| self.settle(made.as_fd(), key, owner, bytes)).inspect_err(
+            |_| {
+                self.remove(parent, name, None).ok();
+            },
+        )
     }
 
-    fn settle(&self, directory: BorrowedFd<'_>, _: &Key, owner: Owner, bytes: u64) -> io::Result<Option<u64>> {
+    fn settle(
+        &self,
+        directory: BorrowedFd<'_>,
+        _: &Key,
+        owner: Owner,
+        bytes: u64,
+    ) -> io::Result<Option<u64>> {
         let id = subvolume(directory)?;
         if let Some(id) = id {
             ioctl::limit_qgroup(directory, id, bytes)?;
         }
         plain::dress(directory, owner)?;
-        if std::env::var_os("NOCOMMIT").is_none() { ioctl::commit_transaction(directory)?; }
+        // Or a power cut could take the subvolume away from under its record: since Linux 6.6 making one doesn't commit
+        // it, and a sync of other files is done by a log that knows nothing of subvolumes.
+        ioctl::commit_transaction(directory)?;
         Ok(id)
     }
 
@@ -88,8 +98,7 @@ impl FileSystem for Btrfs {
         match subvolume(directory)? {
             Some(id) => {
                 ioctl::limit_qgroup(directory, id, bytes)?;
-        if std::env::var_os("NOCOMMIT").is_none() { ioctl::commit_transaction(directory)?; }
-        Ok(())
+                ioctl::commit_transaction(directory)
             }
             // Made as a bare directory, when quota groups could not be had.
             None => Ok(()),
@@ -129,7 +138,11 @@ impl FileSystem for Btrfs {
 /// The id of the subvolume of which `directory` is the root, if it is one's. A bare directory lies in the pool's own
 /// subvolume, which must not be taken for it.
 fn subvolume(directory: BorrowedFd<'_>) -> io::Result<Option<u64>> {
-    if fstat(directory)?.st_ino == SUBVOLUME_INODE { ioctl::subvolume_id(directory).map(Some) } else { Ok(None) }
+    if fstat(directory)?.st_ino == SUBVOLUME_INODE {
+        ioctl::subvolume_id(directory).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Removes a subvolume and those in it, which a user may have made, and which would keep it from being removed.
@@ -189,7 +202,9 @@ fn status(file_system: BorrowedFd<'_>) -> io::Result<u64> {
 /// Has everything counted anew where btrfs gave up counting, as it does when a large snapshot is deleted (since Linux 6.1).
 /// It goes on in the background; until it is done, use is measured wrong, and a limit may be passed.
 fn recount_if_wrong(file_system: BorrowedFd<'_>) {
-    if status(file_system).is_ok_and(|flags| flags & (STATUS_INCONSISTENT | STATUS_RESCAN) == STATUS_INCONSISTENT) {
+    if status(file_system)
+        .is_ok_and(|flags| flags & (STATUS_INCONSISTENT | STATUS_RESCAN) == STATUS_INCONSISTENT)
+    {
         // Being done already, or not to be had: the next look tries again.
         ioctl::recount_qgroups(file_system).ok();
     }

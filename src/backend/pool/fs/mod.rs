@@ -56,7 +56,9 @@ pub fn probe(root: BorrowedFd<'_>) -> io::Result<Probed> {
     let magic = fstatfs(root)?.f_type as i64 & 0xffff_ffff;
     let (file_system, why): (Box<dyn FileSystem>, _) = match magic {
         XFS => match xfs_quota(root) {
-            Ok(()) => (Box::new(Xfs::new(reopen(root)?)), "xfs with project quota: sizes are enforced".to_owned()),
+            Ok(()) => {
+                (Box::new(Xfs::new(reopen(root)?)), "xfs with project quota: sizes are enforced".to_owned())
+            }
             Err(why) => (Box::new(Plain::local()), why),
         },
         BTRFS => match Btrfs::enable(root) {
@@ -65,14 +67,16 @@ pub fn probe(root: BorrowedFd<'_>) -> io::Result<Probed> {
                 (Box::new(Btrfs), format!("btrfs with quota groups{now}: sizes are enforced"))
             }
             Err(errno) => {
-                let why = format!("btrfs whose quota groups can't be used ({errno}): sizes are not enforced; ");
+                let why =
+                    format!("btrfs whose quota groups can't be used ({errno}): sizes are not enforced; ");
                 (Box::new(Plain::local()), why + "run as root with CAP_SYS_ADMIN, or run btrfs quota enable")
             }
         },
         other => {
             let name = NAMED.iter().find(|(magic, _)| *magic == other).map(|(_, name)| (*name).to_owned());
             let name = name.unwrap_or_else(|| format!("a file system of type {other:#x}"));
-            let why = "sizes are recorded and not enforced; for enforced ones use xfs with -o prjquota, or btrfs";
+            let why =
+                "sizes are recorded and not enforced; for enforced ones use xfs with -o prjquota, or btrfs";
             (Box::new(Plain::local()), format!("{name}: {why}"))
         }
     };
@@ -80,7 +84,8 @@ pub fn probe(root: BorrowedFd<'_>) -> io::Result<Probed> {
     Ok(Probed { file_system, why })
 }
 
-const OFF: &str = "without project quota: sizes are not enforced; mount it with -o prjquota (on Linux 5.14 or newer)";
+const OFF: &str =
+    "without project quota: sizes are not enforced; mount it with -o prjquota (on Linux 5.14 or newer)";
 
 /// Whether xfs limits projects here, and we may set limits; else why not.
 fn xfs_quota(root: BorrowedFd<'_>) -> Result<(), String> {
@@ -88,7 +93,9 @@ fn xfs_quota(root: BorrowedFd<'_>) -> Result<(), String> {
     match ioctl::project_quota_state(root) {
         Ok(flags) if flags & PROJECTS_COUNTED == 0 => return not(OFF),
         Ok(flags) if flags & PROJECTS_ENFORCED == 0 => {
-            return not("that counts project quota and doesn't enforce it: mount it with -o prjquota, not pqnoenforce");
+            return not(
+                "that counts project quota and doesn't enforce it: mount it with -o prjquota, not pqnoenforce",
+            );
         }
         Ok(_) => {}
         // The kernel says the same of a file system that has its quota off as of one that can't have any. This file is
@@ -97,14 +104,16 @@ fn xfs_quota(root: BorrowedFd<'_>) -> Result<(), String> {
             return not("on a kernel whose xfs has no quota: sizes are not enforced; use btrfs here");
         }
         Err(Errno::NOSYS) => return not(OFF),
-        Err(errno) => return not(&format!("whose quota can't be asked for ({errno}): sizes are not enforced")),
+        Err(errno) => {
+            return not(&format!("whose quota can't be asked for ({errno}): sizes are not enforced"));
+        }
     }
     // Anybody may ask for the state. That we may do more shows only when we do more.
     match ioctl::project_quota(root, 1) {
         Ok(_) | Err(Errno::NOENT) => Ok(()),
-        Err(errno) => {
-            not(&format!("whose quota can't be used ({errno}): sizes are not enforced; run with CAP_SYS_ADMIN"))
-        }
+        Err(errno) => not(&format!(
+            "whose quota can't be used ({errno}): sizes are not enforced; run with CAP_SYS_ADMIN"
+        )),
     }
 }
 

@@ -37,7 +37,14 @@ impl FileSystem for Plain {
         false
     }
 
-    fn make(&self, parent: BorrowedFd<'_>, name: &str, _: &Key, owner: Owner, _: u64) -> io::Result<Option<u64>> {
+    fn make(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &str,
+        _: &Key,
+        owner: Owner,
+        _: u64,
+    ) -> io::Result<Option<u64>> {
         make_directory(parent, name, |directory| dress(directory, owner))?;
         Ok(None)
     }
@@ -101,7 +108,11 @@ pub(super) fn open(parent: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
 
 /// One name and no path.
 pub(super) fn check(name: &str) -> io::Result<()> {
-    if name.is_empty() || name == "." || name == ".." || name.contains('/') { Err(Errno::INVAL) } else { Ok(()) }
+    if name.is_empty() || name == "." || name == ".." || name.contains('/') {
+        Err(Errno::INVAL)
+    } else {
+        Ok(())
+    }
 }
 
 /// What the whole file system holds, by statfs(2).

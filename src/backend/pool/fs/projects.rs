@@ -128,7 +128,8 @@ mod tests {
         let key = Key::of("i", "a");
         let id = reserve(&projects, &key);
         projects.release(id).unwrap();
-        std::os::unix::fs::symlink("f".repeat(32), directory.path().join(format!(".kuration/projects/{id}"))).unwrap();
+        std::os::unix::fs::symlink("f".repeat(32), directory.path().join(format!(".kuration/projects/{id}")))
+            .unwrap();
         assert_eq!(reserve(&projects, &key), id + 1);
     }
 
@@ -160,8 +161,7 @@ mod tests {
     fn many_at_once_get_an_id_each() {
         let (_directory, projects) = projects();
         // All of one key would share; keys whose first digits are the same compete for the same ids.
-        let keys: Vec<Key> =
-            (0..16).map(|n| format!("abcdef01{n:024x}").parse().unwrap()).collect();
+        let keys: Vec<Key> = (0..16).map(|n| format!("abcdef01{n:024x}").parse().unwrap()).collect();
         let ids: HashSet<u32> = std::thread::scope(|scope| {
             let tries: Vec<_> = keys.iter().map(|key| scope.spawn(|| reserve(&projects, key))).collect();
             tries.into_iter().map(|one| one.join().unwrap()).collect()

@@ -119,7 +119,8 @@ fn open(parent: BorrowedFd<'_>, name: &CStr, mounts: Mounts) -> Result<OwnedFd> 
 /// nothing must be removed.
 fn up(here: BorrowedFd<'_>, above: &Level) -> Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = openat2(here, c"..", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)?;
+    let directory =
+        openat2(here, c"..", flags, Mode::empty(), ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS)?;
     if identity(directory.as_fd())? == above.identity { Ok(directory) } else { Err(Errno::AGAIN) }
 }
 
@@ -200,7 +201,8 @@ mod tests {
             (0..20).for_each(|file| fs::write(at.join(file.to_string()), "").unwrap());
         }
         std::thread::scope(|scope| {
-            let removers: Vec<_> = (0..4).map(|_| scope.spawn(|| remove_in(directory.path(), "tree"))).collect();
+            let removers: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| remove_in(directory.path(), "tree"))).collect();
             for remover in removers {
                 assert!(matches!(remover.join().unwrap(), Ok(()) | Err(Errno::NOENT)));
             }
@@ -230,7 +232,8 @@ mod tests {
         fs::create_dir_all(directory.path().join("a/b")).unwrap();
         let a = fs::File::open(directory.path().join("a")).unwrap();
         let b = fs::File::open(directory.path().join("a/b")).unwrap();
-        let level = Level { name: c"a".to_owned(), identity: identity(a.as_fd()).unwrap(), waiting: Vec::new() };
+        let level =
+            Level { name: c"a".to_owned(), identity: identity(a.as_fd()).unwrap(), waiting: Vec::new() };
         assert!(up(b.as_fd(), &level).is_ok());
         fs::rename(directory.path().join("a/b"), directory.path().join("b")).unwrap();
         assert_eq!(up(b.as_fd(), &level).err(), Some(Errno::AGAIN));

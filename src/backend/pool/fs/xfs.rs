@@ -49,7 +49,13 @@ impl Xfs {
         Ok((id != 0).then_some(id))
     }
 
-    fn assign(&self, directory: BorrowedFd<'_>, id: u32, owner: Owner, bytes: u64) -> io::Result<Option<u64>> {
+    fn assign(
+        &self,
+        directory: BorrowedFd<'_>,
+        id: u32,
+        owner: Owner,
+        bytes: u64,
+    ) -> io::Result<Option<u64>> {
         // The limit before the first byte can be written, and what lets others in at the end.
         self.limit_to(id, bytes)?;
         ioctl::set_project(directory, id)?;
@@ -98,7 +104,13 @@ impl FileSystem for Xfs {
     }
 
     /// The directory must hold nothing yet: what lies in it stays in no project, and is not counted.
-    fn settle(&self, directory: BorrowedFd<'_>, key: &Key, owner: Owner, bytes: u64) -> io::Result<Option<u64>> {
+    fn settle(
+        &self,
+        directory: BorrowedFd<'_>,
+        key: &Key,
+        owner: Owner,
+        bytes: u64,
+    ) -> io::Result<Option<u64>> {
         let id = match ioctl::project(directory)? {
             own if own != 0 && self.projects.owner(own)? == Some(key.to_string()) => own,
             _ => self.projects.reserve(key, |id| self.foreign(id))?,

@@ -1,0 +1,5 @@
+//! The driver against a real NFS server.
+
+mod common;
+
+fn main() {}
