@@ -89,6 +89,9 @@ pub fn measure(args: BenchArgs) -> Done {
 /// How often the ready state is looked at anew.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// How often children are looked for that have nothing to do.
+const RETIRE: Duration = Duration::from_secs(30);
+
 /// A look at the backend that takes longer than this finds it unfit.
 const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -161,6 +164,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         }));
         tokio::spawn(reap(volumes.clone(), metrics.clone(), trash_lifetime, reap_interval));
     }
+    let mut mounter = None;
     if let Some(NodeSettings { id, max_volumes, topology }) = node {
         routes = routes.add_service(NodeServer::new(csi::Node {
             id,
@@ -168,7 +172,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
             topology,
             volumes: volumes.clone(),
             defaults: mount_options,
-            mounter: Mounter::new().map_err(RunError::Child)?,
+            mounter: mounter.insert(Mounter::new().map_err(RunError::Child)?).clone(),
             staged: csi::Notes::open(&state_dir).map_err(state)?,
             limits,
             inflight: Default::default(),
@@ -185,14 +189,13 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         tokio::spawn(serve_admin(admin, metrics.clone(), readiness, stop.clone()));
     }
     tokio::spawn(keep_ready(volumes, controller, ready));
-    if let Some(shares) = shares {
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(Duration::from_secs(60)).await;
-                shares.retire();
-            }
-        });
-    }
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(RETIRE).await;
+            shares.iter().for_each(|shares| shares.retire());
+            mounter.iter().for_each(Mounter::retire);
+        }
+    });
     serve::serve(routes, listener, metrics, ended(stop), grace).await?;
     tracing::info!(target: logs::ALWAYS, "stopped");
     Ok(())

@@ -1,5 +1,8 @@
 //! `kuration bench` against the real driver over a pool in a directory.
 
+// The lint spares test functions, but not what they share.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kuration::backend::pool::fs::{Probed, probe};
-use kuration::backend::pool::image::{Image, ImageError};
+use kuration::backend::pool::image::{Image, ImageError, Kind};
 use kuration::volume::{Key, Owner};
 use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use rustix::io::Errno;
@@ -129,7 +129,7 @@ struct Volume<'a> {
 }
 
 impl Volume<'_> {
-    fn usage(&self) -> kuration::backend::store::Usage {
+    fn usage(&self) -> kuration::volume::Usage {
         self.pool.probed.file_system.usage(self.descriptor.as_fd(), self.id, self.bytes).unwrap()
     }
 
@@ -632,12 +632,12 @@ fn image_is_kept_over_a_restart() {
     let made = begun.elapsed();
     let number = loops(pool.path()).pop().unwrap();
     let direct = fs::read_to_string(format!("/sys/block/{number}/loop/dio")).unwrap();
-    println!("{} made in {made:?}, direct I/O {}", image.kind, direct.trim());
+    println!("{:?} made in {made:?}, direct I/O {}", image.kind, direct.trim());
     let root = OwnedFd::from(File::open(&image.root).unwrap());
     let probed = probe(root.as_fd()).unwrap();
     assert_eq!(
         (probed.file_system.name(), probed.file_system.enforces()),
-        (image.kind, true),
+        (image.kind.name(), true),
         "{}",
         probed.why
     );
@@ -729,6 +729,21 @@ fn image_of_something_else_is_left_as_it_is() {
 }
 
 #[test]
+fn image_is_of_the_kind_asked_for() {
+    if !runs(false) {
+        return;
+    }
+    let pool = directory();
+    let image = Image::open_as(pool.path(), IMAGE, Some(Kind::Btrfs)).unwrap();
+    assert_eq!(image.kind, Kind::Btrfs);
+    assert_eq!(Image::open_as(pool.path(), IMAGE, None).unwrap(), image);
+    let error = Image::open_as(pool.path(), IMAGE, Some(Kind::Xfs)).unwrap_err();
+    assert!(matches!(error, ImageError::Another { .. }), "{error}");
+    image.close().unwrap();
+    no_loop_is_left(pool.path());
+}
+
+#[test]
 fn image_that_cant_be_says_why() {
     if !runs(false) {
         return;
@@ -749,7 +764,7 @@ fn xfs_is_what_an_image_gets() {
     }
     let pool = directory();
     let image = Image::open(pool.path(), IMAGE).unwrap();
-    assert_eq!(image.kind, "xfs");
+    assert_eq!(image.kind, Kind::Xfs);
     image.close().unwrap();
     no_loop_is_left(pool.path());
 }

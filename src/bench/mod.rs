@@ -28,6 +28,9 @@ pub use summary::{Summary, percentile};
 /// How often Probe is asked for the floor.
 const PROBES: usize = 100;
 
+/// After so many failures in a row the rest is not begun.
+const FAILURES: usize = 20;
+
 /// What to measure. It holds secrets, so it has no `Debug`.
 pub struct BenchOptions {
     /// The driver's socket, `unix:///path/to/csi.sock`.
@@ -102,6 +105,7 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
         },
         client,
         next: AtomicUsize::new(0),
+        failures: AtomicUsize::new(0),
         stop: AtomicBool::new(false),
     });
     let stopper = Arc::clone(&bench);
@@ -173,6 +177,8 @@ struct Bench {
     kubelet: Kubelet,
     order: Order,
     next: AtomicUsize,
+    /// Life cycles that failed since one succeeded.
+    failures: AtomicUsize,
     stop: AtomicBool,
 }
 
@@ -188,7 +194,9 @@ impl Bench {
                 while !bench.stop.load(Ordering::Relaxed)
                     && bench.next.fetch_add(1, Ordering::Relaxed) < count
                 {
-                    cycles.push(bench.cycle().await);
+                    let cycle = bench.cycle().await;
+                    bench.heed(&cycle);
+                    cycles.push(cycle);
                 }
                 cycles
             });
@@ -213,6 +221,15 @@ impl Bench {
             eprint!("\r\x1b[K");
         }
         cycles
+    }
+
+    /// Gives up where nothing succeeds any more: a driver that has died won't come back for the rest.
+    fn heed(&self, cycle: &Cycle) {
+        if cycle.error.is_none() {
+            self.failures.store(0, Ordering::Relaxed);
+        } else if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
+            self.stop.store(true, Ordering::Relaxed);
+        }
     }
 
     /// One volume, there and back.

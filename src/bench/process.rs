@@ -90,7 +90,8 @@ pub struct Children {
     /// Distinct children that were not there at the start, seen by looking every 10 ms. One that lived shorter may have
     /// been missed; [`Children::machine_forks`] bounds what was.
     pub seen: usize,
-    /// Processes and threads that the whole machine started meanwhile, the bench's own included. The driver can't have
+    /// Processes and threads that the whole machine started meanwhile, kernel threads and the bench's own included. The driver can't
+    /// have
     /// started more than so many children.
     pub machine_forks: u64,
 }
@@ -105,9 +106,10 @@ pub(super) struct Watch {
 pub(super) fn watch(pid: Option<u32>) -> Watch {
     let stop = Arc::new(Notify::new());
     let stopped = Arc::clone(&stop);
+    // Now, and not when the task first runs: what is started meanwhile counts.
+    let forks = machine_forks();
+    let there = pid.map(children).unwrap_or_default();
     let task = tokio::spawn(async move {
-        let forks = machine_forks();
-        let there = pid.map(children).unwrap_or_default();
         let mut seen = there.clone();
         let mut tick = tokio::time::interval(SAMPLE);
         loop {

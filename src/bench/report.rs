@@ -24,7 +24,7 @@ pub struct Report {
     pub size: u64,
     /// Life cycles that went well from end to end.
     pub succeeded: usize,
-    /// Life cycles in which something failed, or that were not begun because somebody pressed Ctrl-C.
+    /// Life cycles in which something failed, or that were not begun: somebody pressed Ctrl-C, or nothing succeeded any more.
     pub failed: usize,
     /// The whole run, in seconds.
     pub seconds: f64,
@@ -173,14 +173,15 @@ impl Report {
             "\n{:.1} life cycles/s; {} succeeded, {} failed",
             self.per_second, self.succeeded, self.failed
         )?;
-        for Failure { method, code, count, message } in &self.errors {
-            writeln!(out, "  {count} × {method} {code}: {message}")?;
+        for Failure { count, message, .. } in &self.errors {
+            writeln!(out, "  {count} × {message}")?;
         }
         match &self.process {
             Some(load) => load.write(out, self.count.max(1) as f64)?,
-            None => {
-                writeln!(out, "\nThe driver's process can't be seen from here (another process namespace).")?
-            }
+            None => writeln!(
+                out,
+                "\nThe driver's process can't be seen: it has ended, or is in another process namespace."
+            )?,
         }
         writeln!(
             out,
@@ -225,8 +226,8 @@ impl Load {
         let Children { seen, machine_forks } = self.children;
         writeln!(
             out,
-            "children started meanwhile: {seen} seen (looking every 10 ms), at most {machine_forks} (processes and threads \
-             started on\n  the whole machine, by whomever)"
+            "children started meanwhile: {seen} seen (looking every 10 ms), at most {machine_forks} \
+             (all\n  that the machine started: processes, threads, the kernel's own)"
         )
     }
 }

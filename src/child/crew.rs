@@ -1,6 +1,7 @@
 //! A handful of children that take one job at a time.
 
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -11,23 +12,27 @@ use super::{Child, Lost};
 /// Children of one role, each at one job at a time, so that a job that hangs takes nobody else's with it.
 pub struct Crew<J, A> {
     role: &'static str,
-    /// How many stay when there is nothing to do. One is enough for a node that mounts now and then; a few keep a burst
-    /// from paying for fork and exec again and again.
-    keep: usize,
-    idle: Mutex<Vec<Child<J, A>>>,
+    idle: Mutex<Vec<(Child<J, A>, Instant)>>,
 }
 
+/// How many wait for work after a burst, so that the next one pays for no fork and exec. More at once are started as they
+/// are needed.
+const MOST: usize = 16;
+
+/// How long they wait before all but one are let go: 4 MB each is worth having back when nothing happens.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 impl<J: Serialize, A: DeserializeOwned> Crew<J, A> {
-    /// A crew that keeps `keep` children waiting. The first is started now, so that the first request finds it.
-    pub fn new(role: &'static str, keep: usize) -> std::io::Result<Self> {
-        Ok(Self { role, keep, idle: Mutex::new(vec![Child::start(role)?]) })
+    /// A crew whose first child is started now, so that the first request finds it.
+    pub fn new(role: &'static str) -> std::io::Result<Self> {
+        Ok(Self { role, idle: Mutex::new(vec![(Child::start(role)?, Instant::now())]) })
     }
 
     /// Has a job done by a child that does nothing else meanwhile.
     pub async fn run(&self, job: &J, deadline: Instant) -> Result<A, Lost> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let child = match idle.filter(|child| !child.is_dead()) {
-            Some(child) => child,
+        let child = match idle.filter(|(child, _)| !child.is_dead()) {
+            Some((child, _)) => child,
             None => Child::start(self.role).map_err(|error| {
                 tracing::error!(role = self.role, %error, "a child process can't be started");
                 Lost::Died
@@ -36,10 +41,18 @@ impl<J: Serialize, A: DeserializeOwned> Crew<J, A> {
         let answer = child.ask(job, deadline).await;
         if answer.is_ok() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            if idle.len() < self.keep {
-                idle.push(child);
+            if idle.len() < MOST {
+                idle.push((child, Instant::now()));
             }
         }
         answer
+    }
+
+    /// Lets children go that have waited long. The one that worked last stays.
+    pub fn retire(&self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        while idle.len() > 1 && idle[0].1.elapsed() > PATIENCE {
+            idle.remove(0);
+        }
     }
 }

@@ -51,13 +51,16 @@ fn no_volume(id: &str) -> Status {
 impl Controller {
     /// The volume as CSI shows it.
     fn shown(&self, id: &VolumeId, place: Option<&Export>, volume: &Volume) -> proto::Volume {
-        let context = place.map_or_else(HashMap::new, |export| {
-            HashMap::from([
-                ("server".to_owned(), export.server().to_owned()),
-                ("share".to_owned(), export.path().to_owned()),
-                ("subDir".to_owned(), volume.record.directory.to_string()),
-            ])
-        });
+        let mut context = HashMap::new();
+        let mut say = |key: &str, value: &str| drop(context.insert(key.to_owned(), value.to_owned()));
+        if let Some(export) = place {
+            say("server", export.server());
+            say("share", export.path());
+            say("subDir", volume.record.directory.as_str());
+        }
+        if self.volumes.backend().enforcement().is_err() {
+            say("sizeEnforced", "false");
+        }
         let accessible_topology = if self.topology.is_empty() {
             Vec::new()
         } else {
@@ -111,13 +114,15 @@ impl controller_server::Controller for Controller {
         let ask::Create { mut wanted, export, options } = ask::Create::parse(&request, kind, &self.installation, now())?;
         self.check_topology(request.accessibility_requirements.as_ref())?;
         let place = self.place(export.as_ref(), &options)?;
-        if let Place::Share { options, .. } = &place {
-            wanted.mount_options = options.clone();
-        }
+        wanted.mount_options = match &place {
+            Place::Share { options, .. } => options.clone(),
+            // Nothing is mounted to reach a pool, so nothing of it, and of a secret least of all, stands in the record.
+            Place::Pool => MountOptions::default(),
+        };
         let volumes = self.volumes.clone();
         let key = wanted.key;
         let work = async move { Ok(volumes.create(&place, wanted, deadline).await?) };
-        let (id, volume) = alone(&self.inflight, key.to_string(), work).await?;
+        let (id, volume) = alone(&self.inflight, key.to_string(), deadline, work).await?;
         name_volume(&id.to_string());
         let volume = self.shown(&id, export.as_ref(), &volume);
         Ok(Response::new(proto::CreateVolumeResponse { volume: Some(volume) }))
@@ -132,7 +137,7 @@ impl controller_server::Controller for Controller {
         if let Some(id) = known(ask::volume_id(&request.volume_id)?) {
             let (volumes, key) = (self.volumes.clone(), id.key());
             let work = async move { Ok(volumes.delete(&id, deadline).await?) };
-            alone(&self.inflight, key.to_string(), work).await?;
+            alone(&self.inflight, key.to_string(), deadline, work).await?;
         }
         Ok(Response::new(proto::DeleteVolumeResponse {}))
     }
@@ -156,7 +161,7 @@ impl controller_server::Controller for Controller {
         let publication = Publication { node, access };
         let (volumes, limit, key) = (self.volumes.clone(), self.max_volumes, id.key());
         let work = async move { Ok(volumes.publish(&id, publication, limit, deadline).await?) };
-        alone(&self.inflight, key.to_string(), work).await?;
+        alone(&self.inflight, key.to_string(), deadline, work).await?;
         let readonly = [("readonly".to_owned(), "true".to_owned())].into_iter().filter(|_| request.readonly);
         Ok(Response::new(proto::ControllerPublishVolumeResponse { publish_context: readonly.collect() }))
     }
@@ -172,7 +177,7 @@ impl controller_server::Controller for Controller {
         if let Some(id) = known(ask::volume_id(&request.volume_id)?) {
             let (volumes, key) = (self.volumes.clone(), id.key());
             let work = async move { Ok(volumes.unpublish(&id, node, deadline).await?) };
-            alone(&self.inflight, key.to_string(), work).await?;
+            alone(&self.inflight, key.to_string(), deadline, work).await?;
         }
         Ok(Response::new(proto::ControllerUnpublishVolumeResponse {}))
     }
@@ -196,6 +201,8 @@ impl controller_server::Controller for Controller {
             refused(status.message().to_owned())
         } else if request.volume_context.iter().any(|(key, value)| context.get(key) != Some(value)) {
             refused(format!("the volume's context is {context:?}"))
+        } else if !request.mutable_parameters.is_empty() {
+            refused("mutable_parameters can't be had: this driver has no VolumeAttributesClass yet".to_owned())
         } else if let Err(error) = same_parameters(self.volumes.backend().kind(), &request.parameters, &volume) {
             refused(error)
         } else {
@@ -304,7 +311,7 @@ impl controller_server::Controller for Controller {
         let id = known(volume_id).ok_or_else(|| no_volume(volume_id))?;
         let (volumes, key) = (self.volumes.clone(), id.key());
         let work = async move { Ok(volumes.expand(&id, range, deadline).await?) };
-        let bytes = alone(&self.inflight, key.to_string(), work).await?;
+        let bytes = alone(&self.inflight, key.to_string(), deadline, work).await?;
         Ok(Response::new(proto::ControllerExpandVolumeResponse {
             capacity_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
             // The node confirms that it sees the new size.

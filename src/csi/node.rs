@@ -16,7 +16,7 @@ use crate::inflight::InFlight;
 use crate::mount::{Mounter, linux, table};
 use crate::plan::{self, NodePublish, NodeStage, Origin};
 use crate::telemetry::{Metrics, MountResult, name_volume};
-use crate::volume::{Access, Capability, Kind, MountOptions, Usage, VolumeId};
+use crate::volume::{Access, Capability, ExportName, Kind, MountOptions, Usage, VolumeId};
 
 /// The Node service.
 #[derive(Clone)]
@@ -123,7 +123,7 @@ impl Node {
         read_only: bool,
         deadline: Instant,
     ) -> Result<(), Status> {
-        self.mounter.prepare(staging, deadline).await?;
+        self.mounter.check(staging, deadline).await?;
         let staging = staging.to_owned();
         let bound = tokio::task::spawn_blocking(move || linux::bind_directory(&local.directory, &staging, read_only));
         match bound.await {
@@ -180,8 +180,15 @@ impl Node {
         let entry = table::at(&table, &path).ok_or_else(nothing)?;
         let shown = match self.staged.of(volume_id).and_then(|known| table::at(&table, &known.staging)) {
             Some(staged) => entry.same_as(staged),
-            // The note is lost; then the id must be one of ours, and the mount of the right kind.
-            None => volume_id.parse::<VolumeId>().is_ok() && entry.is_nfs() != self.is_pool(),
+            // The note is lost; then the id says where the mount must come from.
+            None => match volume_id.parse::<VolumeId>() {
+                Ok(VolumeId::Share { export: ExportName::Named(export, _), .. } | VolumeId::Peer { export, .. }) => {
+                    entry.is_nfs() && entry.source.starts_with(&export.to_string())
+                }
+                Ok(VolumeId::Share { export: ExportName::Hashed(_), .. }) => entry.is_nfs(),
+                Ok(VolumeId::Pool { .. }) => self.is_pool() && !entry.is_nfs(),
+                Err(_) => false,
+            },
         };
         if shown { Ok((path.clone(), entry.clone())) } else { Err(nothing()) }
     }
@@ -236,7 +243,7 @@ impl node_server::Node for Node {
             context: request.volume_context,
             volume_id: volume_id.clone(),
         };
-        alone(&self.inflight, volume_id, self.clone().stage(ask, deadline)).await?;
+        alone(&self.inflight, volume_id, deadline, self.clone().stage(ask, deadline)).await?;
         Ok(Response::new(proto::NodeStageVolumeResponse {}))
     }
 
@@ -244,6 +251,7 @@ impl node_server::Node for Node {
         &self,
         request: Request<proto::NodeUnstageVolumeRequest>,
     ) -> Result<Response<proto::NodeUnstageVolumeResponse>, Status> {
+        let deadline = self.limits.deadline(&request);
         let request = request.into_inner();
         let volume_id = ask::volume_id(&request.volume_id)?.to_owned();
         name_volume(&volume_id);
@@ -256,7 +264,7 @@ impl node_server::Node for Node {
             fault_point!("unstage.unmounted");
             node.staged.remove(&id).map_err(|error| own(&error))
         };
-        alone(&self.inflight, volume_id, work).await?;
+        alone(&self.inflight, volume_id, deadline, work).await?;
         Ok(Response::new(proto::NodeUnstageVolumeResponse {}))
     }
 
@@ -277,7 +285,7 @@ impl node_server::Node for Node {
         let readonly = request.readonly || read_only(&request.publish_context);
         let access = ask::access(&capability, readonly);
         let ask = Publish { volume_id: volume_id.clone(), staging, target, access };
-        alone(&self.inflight, volume_id, self.clone().publish(ask, deadline)).await?;
+        alone(&self.inflight, volume_id, deadline, self.clone().publish(ask, deadline)).await?;
         Ok(Response::new(proto::NodePublishVolumeResponse {}))
     }
 
@@ -285,6 +293,7 @@ impl node_server::Node for Node {
         &self,
         request: Request<proto::NodeUnpublishVolumeRequest>,
     ) -> Result<Response<proto::NodeUnpublishVolumeResponse>, Status> {
+        let deadline = self.limits.deadline(&request);
         let request = request.into_inner();
         let volume_id = ask::volume_id(&request.volume_id)?.to_owned();
         name_volume(&volume_id);
@@ -296,7 +305,7 @@ impl node_server::Node for Node {
             fault_point!("node_unpublish.unmounted");
             Ok(())
         };
-        alone(&self.inflight, volume_id, work).await?;
+        alone(&self.inflight, volume_id, deadline, work).await?;
         Ok(Response::new(proto::NodeUnpublishVolumeResponse {}))
     }
 

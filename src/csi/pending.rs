@@ -24,13 +24,14 @@ impl Limits {
 }
 
 /// Does `work` for `object`, alone, to its end: also when the caller goes away, since half a volume helps nobody. A second
-/// call meanwhile is ABORTED, and the one after it finds what this one did.
+/// call meanwhile waits for it until its own `deadline`.
 pub async fn alone<T: Send + 'static>(
     inflight: &InFlight,
     object: String,
+    deadline: Instant,
     work: impl Future<Output = Result<T, Status>> + Send + 'static,
 ) -> Result<T, Status> {
-    let Some(guard) = inflight.enter(object) else {
+    let Some(guard) = inflight.enter(object, deadline).await else {
         return Err(Status::aborted("an operation for this volume is under way; try again when it is done"));
     };
     let span = tracing::Span::current();
@@ -49,20 +50,23 @@ pub async fn alone<T: Send + 'static>(
 mod tests {
     use super::*;
 
+    fn within(milliseconds: u64) -> Instant {
+        Instant::now() + Duration::from_millis(milliseconds)
+    }
+
     #[tokio::test]
-    async fn a_second_call_for_the_same_object_is_aborted() {
+    async fn a_second_call_joins_the_first_or_is_aborted_at_its_deadline() {
         let inflight = InFlight::default();
         let (release, wait) = tokio::sync::oneshot::channel::<()>();
-        let first = tokio::spawn({
-            let inflight = inflight.clone();
-            async move { alone(&inflight, "v".into(), async { wait.await.map_err(|_| Status::internal("")) }).await }
+        let held = inflight.clone();
+        let first = tokio::spawn(async move {
+            alone(&held, "v".into(), within(9000), async { wait.await.map_err(|_| Status::internal("")) }).await
         });
-        while inflight.enter("v").is_some() {
-            tokio::task::yield_now().await;
-        }
-        let second = alone(&inflight, "v".into(), async { Ok(()) }).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let second = alone(&inflight, "v".into(), within(20), async { Ok(()) }).await;
         assert_eq!(second.map_err(|status| status.code()), Err(tonic::Code::Aborted));
         release.send(()).unwrap();
+        assert!(alone(&inflight, "v".into(), within(9000), async { Ok(()) }).await.is_ok());
         assert!(first.await.unwrap().is_ok());
     }
 
@@ -70,7 +74,7 @@ mod tests {
     async fn work_goes_on_when_the_caller_leaves() {
         let inflight = InFlight::default();
         let (done, finished) = tokio::sync::oneshot::channel();
-        let call = alone(&inflight, "v".into(), async {
+        let call = alone(&inflight, "v".into(), within(9000), async {
             tokio::time::sleep(Duration::from_millis(50)).await;
             done.send(()).map_err(|()| Status::internal(""))
         });

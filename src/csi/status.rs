@@ -141,12 +141,25 @@ pub fn measure_code(error: &MeasureError) -> Code {
     }
 }
 
+/// Longest message, in bytes: what an event of Kubernetes holds. What a request said may stand in a message, and headers, in
+/// which it travels, are limited.
+const LONGEST: usize = 1024;
+
+/// `message`, or its beginning.
+fn short(mut message: String) -> String {
+    if message.len() > LONGEST {
+        message.truncate(message.floor_char_boundary(LONGEST - '…'.len_utf8()));
+        message.push('…');
+    }
+    message
+}
+
 macro_rules! status_of {
     ($($error:ty => $code:expr),+ $(,)?) => {
         $(impl From<$error> for Status {
             fn from(error: $error) -> Self {
                 let code: fn(&$error) -> Code = $code;
-                Status::new(code(&error), error.to_string())
+                Status::new(code(&error), short(error.to_string()))
             }
         })+
     };
@@ -251,6 +264,13 @@ mod tests {
             let unavailable = !matches!(trouble, Trouble::Mount(_));
             assert!(code != Code::Ok && code != Code::FailedPrecondition, "{trouble:?} {unavailable}");
         }
+    }
+
+    #[test]
+    fn a_message_fits_into_an_event() {
+        assert_eq!(short("ü".repeat(512)), "ü".repeat(512));
+        let long = short("ü".repeat(1 << 20));
+        assert!(long.len() <= LONGEST && long.ends_with("ü…"), "{}", long.len());
     }
 
     #[test]

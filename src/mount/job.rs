@@ -31,9 +31,9 @@ pub enum Job {
         /// Whether nobody may write there.
         read_only: bool,
     },
-    /// Make `target`, to bind a directory to it that this process can't see.
-    Prepare {
-        /// The directory to make.
+    /// Look whether something may be mounted at `target`.
+    Check {
+        /// The directory.
         target: PathBuf,
     },
     /// Unmount what is at `target`.
@@ -42,6 +42,8 @@ pub enum Job {
         target: PathBuf,
         /// How.
         how: Unmount,
+        /// Whether the directory goes too, once nothing is mounted there.
+        remove: bool,
     },
     /// Remove the directory `target`, if it is there and empty.
     Remove {
@@ -63,10 +65,12 @@ pub enum Job {
 /// What came of it; one variant per kind of result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Answer {
-    /// Of [`Job::Stage`], [`Job::Bind`] and [`Job::Prepare`].
+    /// Of [`Job::Stage`], [`Job::Bind`] and [`Job::Check`].
     Mounted(Result<(), MountError>),
-    /// Of [`Job::Unmount`] and [`Job::Remove`]: the error's number.
+    /// Of [`Job::Remove`]: the error's number.
     Done(Result<(), i32>),
+    /// Of [`Job::Unmount`]: whether the directory is gone too, or the error's number.
+    Unmounted(Result<bool, i32>),
     /// Of [`Job::Resolve`]: the path without links, or why there is none.
     Path(Result<PathBuf, String>),
     /// Of [`Job::Measure`]: the error's number.
@@ -78,16 +82,15 @@ pub fn answer(job: Job) -> Answer {
     match job {
         Job::Stage { mount, target } => Answer::Mounted(stage(&mount, &target)),
         Job::Bind { source, target, read_only } => Answer::Mounted(bind(&source, &target, read_only)),
-        Job::Prepare { target } => Answer::Mounted(prepare(&target)),
-        Job::Unmount { target, how } => Answer::Done(number(linux::unmount(&target, how))),
-        Job::Remove { target } => Answer::Done(number(remove(&target))),
+        Job::Check { target } => Answer::Mounted(usable(&target)),
+        Job::Unmount { target, how, remove: and_remove } => {
+            let done = linux::unmount(&target, how).map(|()| and_remove && remove(&target).is_ok());
+            Answer::Unmounted(done.map_err(Errno::raw_os_error))
+        }
+        Job::Remove { target } => Answer::Done(remove(&target).map_err(Errno::raw_os_error)),
         Job::Resolve { path } => Answer::Path(resolve(&path)),
         Job::Measure { path } => Answer::Usage(measure(&path).map_err(Errno::raw_os_error)),
     }
-}
-
-fn number(result: rustix::io::Result<()>) -> Result<(), i32> {
-    result.map_err(Errno::raw_os_error)
 }
 
 fn at(target: &Path) -> impl Fn(String) -> MountError + '_ {

@@ -1,7 +1,7 @@
 //! One mount of one export, by fsopen(2), fsconfig(2) and fsmount(2): the kernel's own words say what is wrong.
 
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::mount::{
@@ -65,22 +65,43 @@ pub fn mount_detached(mount: &NfsMount) -> Result<OwnedFd, MountError> {
         rpcbind::statd_is_there()
             .map_err(|why| MountError::NoLockDaemon { source_: mount.source.clone(), why })?;
     }
-    let kind = if mount.version == Version::V3 { "nfs" } else { "nfs4" };
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|e| mount.error(e, String::new()))?;
-    configure(context.as_fd(), mount)
-        .and_then(|()| fsconfig_create(context.as_fd()))
-        .map_err(|errno| mount.error(errno, words(&context)))?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, flags(mount.options.attributes()))
-        .map_err(|errno| mount.error(errno, words(&context)))
+    if mount.options.nfs().any(|(name, _)| name == "sec") {
+        return attempt(mount, None).map_err(|(errno, words)| mount.error(errno, words));
+    }
+    // Without sec= the kernel asks the server for its flavours, and modprobe(8) for a Kerberos module three times: a
+    // process each, 30 ms in a virtual machine where the mount itself takes half a millisecond. A server that wants
+    // another flavour says so, and is then asked.
+    attempt(mount, Some("sys"))
+        .or_else(|failed| match failed {
+            (Errno::ACCESS | Errno::PERM, _) => attempt(mount, None),
+            other => Err(other),
+        })
+        .map_err(|(errno, words)| mount.error(errno, words))
 }
 
-fn configure(context: std::os::fd::BorrowedFd<'_>, mount: &NfsMount) -> rustix::io::Result<()> {
+/// One mount, or the error's number and the kernel's words.
+fn attempt(mount: &NfsMount, flavour: Option<&str>) -> Result<OwnedFd, (Errno, String)> {
+    let kind = if mount.version == Version::V3 { "nfs" } else { "nfs4" };
+    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).map_err(|errno| (errno, String::new()))?;
+    configure(context.as_fd(), mount, flavour)
+        .and_then(|()| fsconfig_create(context.as_fd()))
+        .and_then(|()| {
+            let attributes = flags(mount.options.attributes());
+            fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+        })
+        .map_err(|errno| (errno, words(&context)))
+}
+
+fn configure(context: BorrowedFd<'_>, mount: &NfsMount, flavour: Option<&str>) -> rustix::io::Result<()> {
     fsconfig_set_string(context, "source", &mount.source)?;
     // The kernel resolves no names: addr= is the one option that it can't do without.
     fsconfig_set_string(context, "addr", mount.address.to_string())?;
     fsconfig_set_string(context, "vers", mount.version.as_str())?;
     if mount.own_superblock && !mount.options.has("sharecache") {
         fsconfig_set_flag(context, "nosharecache")?;
+    }
+    if let Some(flavour) = flavour {
+        fsconfig_set_string(context, "sec", flavour)?;
     }
     for (name, value) in mount.options.nfs() {
         match value {

@@ -8,7 +8,7 @@ use rustix::io::Errno;
 use tokio::time::Instant;
 
 use super::ladder::{self, PLAIN};
-use super::linux::Unmount;
+use super::linux::{self, Unmount};
 use super::{Answer, Found, Job, MountError, Rung, negotiate, table};
 use crate::child::{Crew, Lost};
 use crate::volume::{Export, MountOptions, Usage};
@@ -18,9 +18,6 @@ use crate::volume::{Export, MountOptions, Usage};
 pub struct Mounter {
     crew: Arc<Crew<Job, Answer>>,
 }
-
-/// Children that wait for work between requests.
-const KEEP: usize = 4;
 
 /// A call on a healthy local file system takes microseconds; a directory that lies on a dead mount never answers.
 const LOCAL: Duration = Duration::from_secs(5);
@@ -50,11 +47,19 @@ pub enum UnmountError {
 impl Mounter {
     /// A mounter with its first child started.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { crew: Arc::new(Crew::new("mount", KEEP)?) })
+        Ok(Self { crew: Arc::new(Crew::new("mount")?) })
+    }
+
+    /// Lets children go that have had nothing to do for a while.
+    pub fn retire(&self) {
+        self.crew.retire();
     }
 
     /// `path` without links on the way to it, as the mount table has it.
     pub async fn resolve(&self, path: &Path) -> Result<PathBuf, String> {
+        if path.parent().is_some_and(linux::is_plain) {
+            return Ok(path.to_owned());
+        }
         let job = Job::Resolve { path: path.to_owned() };
         match self.crew.run(&job, Instant::now() + LOCAL).await {
             Ok(Answer::Path(answer)) => answer,
@@ -108,9 +113,9 @@ impl Mounter {
         })
     }
 
-    /// Makes `target`, unless it is there, empty and a directory.
-    pub async fn prepare(&self, target: &Path, deadline: Instant) -> Result<(), MountError> {
-        let job = Job::Prepare { target: target.to_owned() };
+    /// Whether something may be mounted at `target`: an empty directory.
+    pub async fn check(&self, target: &Path, deadline: Instant) -> Result<(), MountError> {
+        let job = Job::Check { target: target.to_owned() };
         self.mounted(&job, deadline).await.unwrap_or_else(|lost| {
             Err(MountError::Target { target: target.display().to_string(), why: lost.to_string() })
         })
@@ -143,34 +148,43 @@ impl Mounter {
         // Every turn takes one mount away, or ends; a table with more than this many at one place is no longer ours to mend.
         for _ in 0..16 {
             let table = table::read().map_err(|error| other(error.to_string()))?;
-            let Some(entry) = table::at(&table, target) else { break };
-            highest = self.unmount_one(target, entry.is_nfs()).await?;
-        }
-        if remove {
-            let job = Job::Remove { target: target.to_owned() };
-            match self.crew.run(&job, Instant::now() + LOCAL).await {
-                Ok(Answer::Done(Ok(()))) => {}
-                Ok(Answer::Done(Err(number))) => {
-                    let errno = Errno::from_raw_os_error(number);
-                    return Err(other(format!("nothing is mounted there, and it can't be removed: {errno}")));
-                }
-                Ok(_) | Err(_) => return Err(other("it can't be removed".to_owned())),
+            let Some(entry) = table::at(&table, target) else {
+                return if remove { self.remove(target).await.map(|()| highest) } else { Ok(highest) };
+            };
+            let (rung, removed) = self.unmount_one(target, entry.is_nfs(), remove).await?;
+            highest = rung;
+            if removed {
+                return Ok(highest);
             }
         }
-        Ok(highest)
+        Err(other("mounts are stacked there without end".to_owned()))
     }
 
-    async fn unmount_one(&self, target: &Path, nfs: bool) -> Result<Rung, UnmountError> {
+    async fn remove(&self, target: &Path) -> Result<(), UnmountError> {
+        let other = |why: String| UnmountError::Other { target: target.display().to_string(), why };
+        let job = Job::Remove { target: target.to_owned() };
+        match self.crew.run(&job, Instant::now() + LOCAL).await {
+            Ok(Answer::Done(Ok(()))) => Ok(()),
+            Ok(Answer::Done(Err(number))) => {
+                let errno = Errno::from_raw_os_error(number);
+                Err(other(format!("nothing is mounted there, and it can't be removed: {errno}")))
+            }
+            Ok(_) | Err(_) => Err(other("it can't be removed".to_owned())),
+        }
+    }
+
+    /// One mount less, by which rung, and whether the directory is gone too.
+    async fn unmount_one(&self, target: &Path, nfs: bool, remove: bool) -> Result<(Rung, bool), UnmountError> {
         let once = |how, limit| {
-            let job = Job::Unmount { target: target.to_owned(), how };
+            let job = Job::Unmount { target: target.to_owned(), how, remove };
             async move { self.crew.run(&job, Instant::now() + limit).await }
         };
         let other = |why: String| UnmountError::Other { target: target.display().to_string(), why };
         match once(Unmount::Plain, PLAIN).await {
-            Ok(Answer::Done(Ok(()))) => return Ok(Rung::Plain),
-            Ok(Answer::Done(Err(number))) => match Errno::from_raw_os_error(number) {
+            Ok(Answer::Unmounted(Ok(removed))) => return Ok((Rung::Plain, removed)),
+            Ok(Answer::Unmounted(Err(number))) => match Errno::from_raw_os_error(number) {
                 // Unmounted by somebody else meanwhile.
-                Errno::INVAL | Errno::NOENT => return Ok(Rung::Plain),
+                Errno::INVAL | Errno::NOENT => return Ok((Rung::Plain, false)),
                 Errno::BUSY if !nfs || self.measure(target).await.is_ok() => {
                     return Err(UnmountError::Busy { target: target.display().to_string() });
                 }
@@ -190,7 +204,7 @@ impl Mounter {
         });
         let rung = climbed.await.map_err(|error| other(error.to_string()))?;
         tracing::warn!(target = %target.display(), ?rung, "a mount whose server does not answer was taken away");
-        Ok(rung)
+        Ok((rung, false))
     }
 }
 

@@ -21,6 +21,10 @@ const END: Duration = Duration::from_secs(30);
 /// A deadline for each call, short enough for somebody who waits at a terminal.
 const CALL: Duration = Duration::from_secs(60);
 
+/// The size of a pool's own file system: enough for the volume and what a file system needs for itself (xfs: 300 MiB at
+/// least), and little enough for a /tmp in memory. The file is sparse.
+pub(super) const IMAGE: &str = "512MiB";
+
 /// Where the driver keeps its volumes.
 #[derive(Debug, Clone)]
 pub(super) enum Backend {
@@ -45,7 +49,9 @@ impl Driver {
         command.arg0("kuration").arg("all");
         command.arg("--endpoint").arg(format!("unix://{}", place.socket().display()));
         command.args(["--node-id", "this-machine"]).arg("--state-dir").arg(place.state());
-        // What was deleted goes at once, so that nothing stays on the person's server.
+        // What was deleted goes at once, so that nothing stays on the person's server. The installation keeps that from
+        // their own volumes' trash.
+        command.args(["--installation", "kuration-try"]);
         command.args(["--trash-lifetime", "0", "--reap-interval", "1s", "--log-format", "text"]);
         command.args(["--log", log.unwrap_or("warn")]);
         match backend {
@@ -53,7 +59,7 @@ impl Driver {
                 fs::create_dir_all(place.pool())?;
                 command.arg("--pool").arg(place.pool());
                 if *image {
-                    command.args(["--pool-image", "1GiB"]);
+                    command.args(["--pool-image", IMAGE]);
                 }
             }
             Backend::Share(export) => {

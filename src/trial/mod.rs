@@ -137,11 +137,13 @@ pub async fn run(options: TryOptions) -> Result<Verdict, TrialError> {
 /// `stopped`: whether somebody interrupted it, and whether all was undone before somebody did so again.
 fn verdict(stopped: Option<bool>, failed: Option<&Failed>, server: Option<&Export>) -> Verdict {
     let place = server.map_or("on this machine".to_owned(), |export| format!("with {export}"));
+    // It holds the export's identity, by which volumes know it again.
+    let but = if server.is_some() { " there but its directory .kuration" } else { "" };
     match failed {
         None => match stopped {
             None => Verdict {
                 works: true,
-                summary: format!("Kuration works {place}, and nothing is left behind."),
+                summary: format!("Kuration works {place}, and nothing is left behind{but}."),
             },
             Some(true) => Verdict { works: false, summary: "Interrupted; all was undone.".to_owned() },
             Some(false) => {

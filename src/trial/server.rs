@@ -19,7 +19,9 @@ impl Trial {
     pub(super) async fn versions(&mut self, client: &Client) -> Result<(), Failed> {
         let Self { teller, life, order, kubelet, .. } = self;
         let asking = async {
-            let (mut offered, mut refused) = (Vec::new(), Vec::new());
+            let mut offered = Vec::new();
+            // Reasons, each with the versions it was given for.
+            let mut refused: Vec<(String, Vec<&str>)> = Vec::new();
             for version in VERSIONS {
                 let mut order = order.clone();
                 // The person's own options stay; their vers= would contradict.
@@ -36,7 +38,13 @@ impl Trial {
                     Ok(()) => offered.push(version),
                     // A server that is not there is not asked four times.
                     Err(error) if start.elapsed() > PATIENCE => return Err(error.to_string()),
-                    Err(error) => refused.push(format!("not {version}: {error}")),
+                    Err(error) => {
+                        let why = error.to_string();
+                        match refused.iter_mut().find(|(known, _)| *known == why) {
+                            Some((_, versions)) => versions.push(version),
+                            None => refused.push((why, vec![version])),
+                        }
+                    }
                 }
                 let undone = life.down().await;
                 // What never had an id was refused, and there may be nothing to undo.
@@ -45,7 +53,9 @@ impl Trial {
                 }
             }
             *life = None;
-            let no = refused.join("\n");
+            let no: Vec<String> =
+                refused.iter().map(|(why, versions)| format!("not {}: {why}", versions.join(", "))).collect();
+            let no = no.join("\n");
             if offered.is_empty() { Err(no) } else { Ok(((), format!("{}\n{no}", offered.join(", ")))) }
         };
         teller.step("versions", asking).await

@@ -109,6 +109,11 @@ impl Teller {
         self.line("");
     }
 
+    /// Puts right what was said before the first step. A person was told in the step that found out.
+    pub(super) fn correct(&mut self, surroundings: Surroundings) {
+        self.surroundings = surroundings;
+    }
+
     /// Takes a step and tells how it went. Of several failures the first one counts.
     pub(super) async fn step<T>(
         &mut self,

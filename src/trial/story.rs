@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::driver::{Backend, Driver, log_tail};
+use super::driver::{Backend, Driver, IMAGE, log_tail};
 use super::namespace::Standing;
 use super::place::Place;
 use super::pod::{self, Pod};
@@ -144,8 +144,9 @@ impl Trial {
             }
         };
         let client = teller.step("start", starting).await?;
-        self.kubelet = Kubelet::new(&place.kubelet(), &client.plugin().name);
-        self.pool_before = contents(&place.pool());
+        self.teller.correct(self.surroundings(&self.backend));
+        self.kubelet = Kubelet::new(&self.place.kubelet(), &client.plugin().name);
+        self.pool_before = contents(&self.place.pool());
         Ok(client)
     }
 
@@ -163,14 +164,14 @@ impl Trial {
         let pool = self.place.pool();
         let backend = match backend {
             Backend::Pool { image: true } => {
-                format!("a 1 GiB pool of its own in {}: limits are real", pool.display())
+                format!("a file system of {IMAGE} in {}: limits are real", pool.display())
             }
-            Backend::Pool { image: false } if self.standing == Standing::Root => format!(
-                "a plain directory, {}: limits are not enforced (that needs mkfs.btrfs or mkfs.xfs)",
-                pool.display()
-            ),
             Backend::Pool { image: false } => {
-                format!("a plain directory, {}: limits are not enforced (that needs root)", pool.display())
+                let limits = match self.standing {
+                    Standing::Root => "tried (that needs mkfs.btrfs or mkfs.xfs, and a loop device)",
+                    Standing::User { .. } => "enforced (that needs root)",
+                };
+                format!("the directory {}: limits are not {limits}", pool.display())
             }
             Backend::Share(export) => format!("on {export}"),
         };

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::nearest;
+use super::{has_control, nearest};
 
 /// A version of the NFS protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -269,6 +269,10 @@ impl MountOptions {
 }
 
 fn check(option: &str) -> Result<(String, Option<String>), OptionError> {
+    if has_control(option) {
+        let shown = option.chars().take(64).collect();
+        return Err(OptionError::Bad(shown, "it holds a control character, which no mount option can"));
+    }
     let (name, value) = match option.split_once('=') {
         Some((name, value)) => (name, Some(value.to_owned())),
         None => (option, None),

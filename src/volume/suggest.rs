@@ -1,7 +1,13 @@
 //! The nearest known word to one that was misspelt.
 
+/// Longer words stand for none: nothing that is known comes near it, and comparing takes the square of the length.
+const LONGEST: usize = 64;
+
 /// The one of `known` that `word` most likely stood for, if any is near enough to be worth naming.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    if word.len() > LONGEST {
+        return None;
+    }
     let word = word.to_ascii_lowercase();
     known
         .into_iter()
@@ -25,5 +31,6 @@ mod tests {
     #[test]
     fn a_stranger_is_not() {
         assert_eq!(nearest("zzz", ["server", "share"]), None);
+        assert_eq!(nearest(&"server".repeat(100_000), ["server", "share"]), None);
     }
 }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::store::Store;
 use super::{Answer, Ask, Backend, FindError, Job, Local, Place, Reaped, Trouble};
 use crate::child::{self, Child, Lost};
-use crate::mount::{MountError, mount_detached, negotiate};
+use crate::mount::{Found, MountError, mount_detached, negotiate};
 use crate::volume::{Export, ExportName, Kind, MountOptions, Usage, VolumeId};
 use known::Known;
 
@@ -91,7 +91,7 @@ impl Shares {
     }
 
     /// Starts a child and has it mount the export.
-    async fn open(&self, export: &Export, options: &MountOptions, deadline: Instant) -> Result<Worker, Trouble> {
+    async fn open(&self, export: &Export, options: &MountOptions, deadline: Instant) -> Result<(Worker, Found), Trouble> {
         let own = |error: std::io::Error| Trouble::Own(format!("a child process can't be started: {error}"));
         let worker = Mutex::new(Arc::new(Worker::start("share").map_err(own)?));
         let current = || Arc::clone(&worker.lock().unwrap_or_else(PoisonError::into_inner));
@@ -122,10 +122,10 @@ impl Shares {
             }
         });
         let found = found.await.map_err(Trouble::Mount)?;
-        tracing::info!(%export, version = %found.version, address = %found.address, %options, "export mounted");
         self.known.add(export, options);
         let worker = worker.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Arc::into_inner(worker).ok_or_else(|| Trouble::Own("the child process is still in use".to_owned()))
+        let worker = Arc::into_inner(worker);
+        worker.map(|worker| (worker, found)).ok_or_else(|| Trouble::Own("the child process is still in use".to_owned()))
     }
 
     async fn worker(&self, place: &Place, base: &Base, deadline: Instant) -> Result<Arc<Worker>, Trouble> {
@@ -151,10 +151,11 @@ impl Shares {
                 base.silent(unsure);
             }
         });
-        let opened = opened.map_err(|trouble| match trouble {
+        let (opened, found) = opened.map_err(|trouble| match trouble {
             Trouble::Mount(error) if unsure => Trouble::MountAgain(error),
             other => other,
         })?;
+        tracing::info!(%export, version = %found.version, address = %found.address, %options, "export mounted");
         let opened = Arc::new(opened);
         *worker = Some(Arc::clone(&opened));
         Ok(opened)
@@ -243,7 +244,7 @@ impl Backend for Shares {
     async fn reap(&self, place: &Place, lifetime: u64, now: u64) -> Result<Reaped, Trouble> {
         let Place::Share { export, options } = place else { return Ok(Reaped::default()) };
         // A child of its own, so that a removal which takes hours holds up no request, and the other way round.
-        let worker = self.open(export, options, Instant::now() + Duration::from_secs(60)).await?;
+        let (worker, _) = self.open(export, options, Instant::now() + Duration::from_secs(60)).await?;
         let ask = Ask { identity: None, job: Job::Reap { lifetime, now } };
         match worker.ask(&ask, Instant::now() + REAP).await {
             Ok(Answer::Reap(reaped)) => reaped,

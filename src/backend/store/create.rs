@@ -115,6 +115,7 @@ impl Store {
             }
             Err(errno) => return Err(doing(errno).into()),
         };
+        self.names_settled(parent.as_fd())?;
         if (owns, quota_id) != (record.owns_directory, record.quota_id) {
             tree::remove_file(trees.reserved.as_fd(), &reservation(&record))
                 .map_err(self.trouble("writing the volume's record"))?;

@@ -21,7 +21,7 @@ pub use btrfs::Btrfs;
 pub use plain::Plain;
 pub use xfs::Xfs;
 
-use super::ioctl::{self, PROJECTS_COUNTED, PROJECTS_ENFORCED};
+use super::ioctl::project;
 use crate::backend::store::{FileSystem, Usage};
 
 // By these numbers statfs(2) names the kind of a file system (linux/magic.h; xfs' own is in statfs(2)).
@@ -90,9 +90,9 @@ const OFF: &str =
 /// Whether xfs limits projects here, and we may set limits; else why not.
 fn xfs_quota(root: BorrowedFd<'_>) -> Result<(), String> {
     let not = |why: &str| Err(format!("xfs {why}"));
-    match ioctl::project_quota_state(root) {
-        Ok(flags) if flags & PROJECTS_COUNTED == 0 => return not(OFF),
-        Ok(flags) if flags & PROJECTS_ENFORCED == 0 => {
+    match project::state(root) {
+        Ok(flags) if flags & project::COUNTED == 0 => return not(OFF),
+        Ok(flags) if flags & project::ENFORCED == 0 => {
             return not(
                 "that counts project quota and doesn't enforce it: mount it with -o prjquota, not pqnoenforce",
             );
@@ -109,7 +109,7 @@ fn xfs_quota(root: BorrowedFd<'_>) -> Result<(), String> {
         }
     }
     // Anybody may ask for the state. That we may do more shows only when we do more.
-    match ioctl::project_quota(root, 1) {
+    match project::quota(root, 1) {
         Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(errno) => not(&format!(
             "whose quota can't be used ({errno}): sizes are not enforced; run with CAP_SYS_ADMIN"

@@ -15,7 +15,7 @@ use rustix::io::{self, Errno};
 use super::projects::Projects;
 use super::remove::{self, Mounts};
 use super::{plain, room_for};
-use crate::backend::pool::ioctl;
+use crate::backend::pool::ioctl::project::{self, Quota};
 use crate::backend::store::{FileSystem, Usage};
 use crate::volume::{Key, Owner};
 
@@ -35,8 +35,8 @@ impl Xfs {
 
     /// Whether somebody without a note uses the project: what a volume of ours left is removed before its note.
     fn foreign(&self, id: u32) -> io::Result<bool> {
-        match ioctl::project_quota(self.projects.root(), id) {
-            Ok(quota) => Ok(quota != ioctl::ProjectQuota::default()),
+        match project::quota(self.projects.root(), id) {
+            Ok(quota) => Ok(quota != Quota::default()),
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(errno),
         }
@@ -45,7 +45,7 @@ impl Xfs {
     /// The project of the volume in `directory`: the recorded one, since a directory's own may be changed by its owner.
     fn project(directory: BorrowedFd<'_>, quota_id: Option<u64>) -> io::Result<Option<u32>> {
         let recorded = quota_id.map(|id| u32::try_from(id).map_err(|_| Errno::INVAL)).transpose()?;
-        let id = recorded.map_or_else(|| ioctl::project(directory), Ok)?;
+        let id = recorded.map_or_else(|| project::id(directory), Ok)?;
         Ok((id != 0).then_some(id))
     }
 
@@ -58,18 +58,18 @@ impl Xfs {
     ) -> io::Result<Option<u64>> {
         // The limit before the first byte can be written, and what lets others in at the end.
         self.limit_to(id, bytes)?;
-        ioctl::set_project(directory, id)?;
+        project::set_id(directory, id)?;
         plain::dress(directory, owner)?;
         Ok(Some(id.into()))
     }
 
     fn limit_to(&self, id: u32, bytes: u64) -> io::Result<()> {
         // 0 would mean "no limit".
-        ioctl::limit_project(self.projects.root(), id, bytes.div_ceil(BLOCK).max(1))
+        project::limit(self.projects.root(), id, bytes.div_ceil(BLOCK).max(1))
     }
 
     fn forget(&self, id: u32) -> io::Result<()> {
-        match ioctl::limit_project(self.projects.root(), id, 0) {
+        match project::limit(self.projects.root(), id, 0) {
             Ok(()) | Err(Errno::NOENT) => self.projects.release(id),
             Err(errno) => Err(errno),
         }
@@ -111,7 +111,7 @@ impl FileSystem for Xfs {
         owner: Owner,
         bytes: u64,
     ) -> io::Result<Option<u64>> {
-        let id = match ioctl::project(directory)? {
+        let id = match project::id(directory)? {
             own if own != 0 && self.projects.owner(own)? == Some(key.to_string()) => own,
             _ => self.projects.reserve(key, |id| self.foreign(id))?,
         };
@@ -130,8 +130,8 @@ impl FileSystem for Xfs {
     fn usage(&self, directory: BorrowedFd<'_>, quota_id: Option<u64>, bytes: u64) -> io::Result<Usage> {
         let all = plain::usage(self.projects.root())?;
         let Some(id) = Self::project(directory, quota_id)? else { return Ok(all) };
-        let quota = match ioctl::project_quota(self.projects.root(), id) {
-            Err(Errno::NOENT) => ioctl::ProjectQuota::default(),
+        let quota = match project::quota(self.projects.root(), id) {
+            Err(Errno::NOENT) => Quota::default(),
             other => other?,
         };
         let total = if quota.limit == 0 { bytes } else { quota.limit.saturating_mul(BLOCK) };
@@ -148,7 +148,7 @@ impl FileSystem for Xfs {
         // A record that says another id than the directory itself was not written about this directory (a pool restored
         // from a copy). Then neither id is freed: one that leaks costs nothing, one that two volumes have costs both
         // their limits.
-        let found = plain::open(parent, name).and_then(|directory| ioctl::project(directory.as_fd()));
+        let found = plain::open(parent, name).and_then(|directory| project::id(directory.as_fd()));
         let id = match (recorded, found) {
             (Some(recorded), Ok(found)) if found != recorded && found != 0 => None,
             (recorded, Ok(found)) => recorded.or((found != 0).then_some(found)),
