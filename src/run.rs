@@ -20,7 +20,7 @@ use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::{self, Limits, Readiness, serve};
 use crate::mount::Mounter;
-use crate::settings::{BackendSettings, NodeSettings, Settings};
+use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
 use crate::telemetry::admin::AdminError;
 use crate::telemetry::metrics::VolumeCount;
 use crate::telemetry::{Admin, Metrics, logs};
@@ -135,7 +135,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         }
         BackendSettings::Pool { directory, image: size, filesystem, overcommit } => {
             let root = match size {
-                Some(bytes) => image::Image::open(&directory, bytes)?.root,
+                Some(bytes) => image::Image::open_as(&directory, bytes, image_kind(filesystem))?.root,
                 None => directory,
             };
             Arc::new(Pool::open(&root, installation.clone(), overcommit)?)
@@ -199,6 +199,14 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     serve::serve(routes, listener, metrics, ended(stop), grace).await?;
     tracing::info!(target: logs::ALWAYS, "stopped");
     Ok(())
+}
+
+fn image_kind(filesystem: PoolFilesystem) -> Option<image::Kind> {
+    match filesystem {
+        PoolFilesystem::Auto => None,
+        PoolFilesystem::Btrfs => Some(image::Kind::Btrfs),
+        PoolFilesystem::Xfs => Some(image::Kind::Xfs),
+    }
 }
 
 /// Turns true when the process is asked to end.

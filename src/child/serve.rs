@@ -72,7 +72,10 @@ pub(super) fn encode(id: u64, body: &impl Serialize) -> io::Result<Vec<u8>> {
 fn read<J: DeserializeOwned>(reader: &mut impl Read) -> io::Result<Option<(u64, J)>> {
     let mut length = [0; 4];
     match reader.read_exact(&mut length) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        // The parent closed the socket, or was killed with something unread in it.
+        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+            return Ok(None);
+        }
         other => other?,
     }
     let length = u32::from_be_bytes(length) as usize;

@@ -24,7 +24,8 @@ use crate::csi::proto::identity_client::IdentityClient;
 use crate::csi::proto::node_client::NodeClient;
 use crate::csi::proto::{self, controller_service_capability, node_service_capability, plugin_capability};
 
-pub use error::{ClientError, code_name};
+pub use crate::telemetry::rpc::code_name;
+pub use error::ClientError;
 pub use interrupt::interrupted;
 pub use kubelet::{Kubelet, mounts_beneath, uuid};
 pub use life::{Life, Order, Usage};

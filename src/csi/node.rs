@@ -144,7 +144,15 @@ impl Node {
                 known.mode, ask.access.mode
             )));
         }
-        match plan::node_publish(&staging, &target, ask.access, &table()?) {
+        let local = if self.is_pool() { Some(self.local(&ask.volume_id).await?) } else { None };
+        let table = table()?;
+        if let (Some(local), Some(entry)) = (&local, table::at(&table, &staging))
+            && !local.origin.is_shown_by(entry)
+        {
+            let (staging, source) = (staging.display(), &entry.source);
+            return Err(Status::failed_precondition(format!("the volume is not staged at {staging}, but {source} is")));
+        }
+        match plan::node_publish(&staging, &target, ask.access, &table) {
             NodePublish::Done => Ok(()),
             NodePublish::NotStaged => {
                 Err(Status::failed_precondition(format!("the volume is not staged at {}", staging.display())))
@@ -178,6 +186,10 @@ impl Node {
         let path = self.resolve("volume_path", path).await?;
         let table = table()?;
         let entry = table::at(&table, &path).ok_or_else(nothing)?;
+        if self.is_pool() {
+            let shown = self.local(volume_id).await?.origin.is_shown_by(entry);
+            return if shown { Ok((path.clone(), entry.clone())) } else { Err(nothing()) };
+        }
         let shown = match self.staged.of(volume_id).and_then(|known| table::at(&table, &known.staging)) {
             Some(staged) => entry.same_as(staged),
             // The note is lost; then the id says where the mount must come from.
@@ -186,8 +198,7 @@ impl Node {
                     entry.is_nfs() && entry.source.starts_with(&export.to_string())
                 }
                 Ok(VolumeId::Share { export: ExportName::Hashed(_), .. }) => entry.is_nfs(),
-                Ok(VolumeId::Pool { .. }) => self.is_pool() && !entry.is_nfs(),
-                Err(_) => false,
+                Ok(VolumeId::Pool { .. }) | Err(_) => false,
             },
         };
         if shown { Ok((path.clone(), entry.clone())) } else { Err(nothing()) }
@@ -320,7 +331,9 @@ impl node_server::Node for Node {
         if request.volume_path.is_empty() {
             return Err(Status::invalid_argument("volume_path is missing"));
         }
-        let nowhere = |_| Status::not_found(format!("volume {volume_id:?} is not at {:?}", request.volume_path));
+        let nowhere = |why: Status| {
+            Status::not_found(format!("volume {volume_id:?} is not at a path that can't be: {}", why.message()))
+        };
         let path = ask::path("volume_path", &request.volume_path).map_err(nowhere)?;
         let (path, _) = self.mount_of(volume_id, &path).await?;
         let usage = self.usage(volume_id, &path).await?;
@@ -355,7 +368,9 @@ impl node_server::Node for Node {
         if request.volume_capability.is_some() {
             ask::capability(request.volume_capability.as_ref())?;
         }
-        let nowhere = |_| Status::not_found(format!("volume {volume_id:?} is not at {:?}", request.volume_path));
+        let nowhere = |why: Status| {
+            Status::not_found(format!("volume {volume_id:?} is not at a path that can't be: {}", why.message()))
+        };
         let path = ask::path("volume_path", &request.volume_path).map_err(nowhere)?;
         // Between stage and publish the CO names the target that it will publish at; the staged mount will do.
         let mounted = match self.mount_of(volume_id, &path).await {

@@ -6,9 +6,8 @@ use std::path::Path;
 
 use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::{self, Errno};
-use rustix::mount::{
-    MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, move_mount, open_tree, unmount as umount2,
-};
+use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
+use sys_mount::UnmountFlags;
 
 /// Attaches a detached mount to `target`, which must exist and is not followed if it is a link.
 pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
@@ -78,13 +77,17 @@ pub enum Unmount {
 
 /// umount2(2), never through a link.
 pub fn unmount(target: &Path, how: Unmount) -> io::Result<()> {
+    // sys-mount would pass the kernel a null pointer for such a path.
+    if target.as_os_str().as_encoded_bytes().contains(&0) {
+        return Err(Errno::INVAL);
+    }
     let flags = UnmountFlags::NOFOLLOW
         | match how {
             Unmount::Plain => UnmountFlags::empty(),
             Unmount::Force => UnmountFlags::FORCE,
             Unmount::Detach => UnmountFlags::DETACH,
         };
-    umount2(target, flags)
+    sys_mount::unmount(target, flags).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 /// Tells the NFS client to give up on a superblock for good (`/sys/fs/nfs/MAJOR:MINOR/shutdown`, Linux 6.5): whatever

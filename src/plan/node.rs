@@ -20,7 +20,8 @@ pub enum Origin {
 }
 
 impl Origin {
-    fn is_shown_by(&self, entry: &Entry) -> bool {
+    /// Whether a mount shows these files.
+    pub fn is_shown_by(&self, entry: &Entry) -> bool {
         match self {
             Self::Nfs(source) => entry.is_nfs() && entry.source == *source,
             Self::Local { device, root } => entry.device == *device && entry.root == *root,

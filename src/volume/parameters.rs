@@ -136,13 +136,12 @@ impl Parameters {
                 metadata.insert(key.as_str(), value.as_str());
             } else if known.iter().any(|k| k.eq_ignore_ascii_case(key)) {
                 if asked.insert(key.to_ascii_lowercase(), value.clone()).is_some() {
-                    return Err(ParameterError::Twice(key.clone()));
+                    return Err(ParameterError::Twice(shown(key)));
                 }
             } else {
-                let shown: String = key.chars().take(64).collect();
                 unknown.push(match nearest(key, known.iter().copied()) {
-                    Some(near) => format!("{shown:?} (did you mean {near:?}?)"),
-                    None => format!("{shown:?}"),
+                    Some(near) => format!("{key:?} (did you mean {near:?}?)"),
+                    None => format!("{:?}", shown(key)),
                 });
             }
         }
@@ -174,7 +173,7 @@ impl Parameters {
                     "archive" => "archive is not built yet: use delete (kept in the trash for a while) or retain",
                     _ => "it must be delete or retain",
                 };
-                return Err(ParameterError::Value { key: "onDelete", value: other.to_owned(), expected });
+                return Err(ParameterError::Value { key: "onDelete", value: shown(other), expected });
             }
         };
         Ok(Self { export, directory, owner, on_delete, asked })
@@ -197,32 +196,37 @@ fn sub_directory(template: &str, metadata: &BTreeMap<&str, &str>) -> Result<Dire
         let variable = end.map_or(&rest[at..], |end| &rest[at..end]);
         let Some((_, key)) = TEMPLATES.iter().find(|(name, _)| *name == variable) else {
             let known = TEMPLATES.map(|(name, _)| name).join(", ");
-            return Err(ParameterError::Template(variable.to_owned(), known));
+            return Err(ParameterError::Template(shown(variable), known));
         };
         let value = metadata.get(key).filter(|v| !v.is_empty());
         let value = value.ok_or_else(|| ParameterError::NoMetadata(variable.to_owned()))?;
         if value.contains('/') {
-            let climbs = DirectoryError::Climbs((*value).to_owned());
-            return Err(ParameterError::Directory(template.to_owned(), climbs));
+            let climbs = DirectoryError::Climbs(shown(value));
+            return Err(ParameterError::Directory(shown(template), climbs));
         }
         text.push_str(value);
         rest = &rest[variable.len() + at..];
     }
     text.push_str(rest);
-    Directory::parse(&text).map_err(|error| ParameterError::Directory(text, error))
+    Directory::parse(&text).map_err(|error| ParameterError::Directory(shown(&text), error))
+}
+
+/// The beginning of `value`, which may be as long as a request.
+fn shown(value: &str) -> String {
+    value.chars().take(64).collect()
 }
 
 fn number(key: &'static str, value: &str) -> Result<u32, ParameterError> {
     let expected = "it must be a number from 0 to 2147483647";
     let parsed = value.parse::<u32>().ok().filter(|n| i32::try_from(*n).is_ok());
-    parsed.ok_or_else(|| ParameterError::Value { key, value: value.to_owned(), expected })
+    parsed.ok_or_else(|| ParameterError::Value { key, value: shown(value), expected })
 }
 
 /// Octal permission bits; 0 means "leave them", as csi-driver-nfs documents it.
 fn permissions(value: &str) -> Result<Option<u32>, ParameterError> {
     let expected = "it must be octal permission bits, such as 0770";
     let bits = u32::from_str_radix(value, 8).ok().filter(|bits| *bits <= 0o7777);
-    let bits = bits.ok_or(ParameterError::Value { key: "mountPermissions", value: value.to_owned(), expected })?;
+    let bits = bits.ok_or(ParameterError::Value { key: "mountPermissions", value: shown(value), expected })?;
     Ok((bits != 0).then_some(bits))
 }
 

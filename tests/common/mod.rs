@@ -1,6 +1,7 @@
 //! A driver process to ask, and the requests that most tests ask it with.
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(clippy::expect_used, reason = "a test that cannot set up its driver has failed")]
 
 use std::collections::HashMap;
 use std::os::unix::process::ExitStatusExt as _;

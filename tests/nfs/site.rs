@@ -377,7 +377,7 @@ pub fn superblocks() -> usize {
 }
 
 /// Waits until something is so, for up to half a minute.
-pub fn until(what: &str, so: impl Fn() -> bool) {
+pub fn until(what: &str, mut so: impl FnMut() -> bool) {
     let began = Instant::now();
     while !so() {
         assert!(began.elapsed() < Duration::from_secs(30), "not in time: {what}");

@@ -40,6 +40,12 @@ pub enum PoolError {
         /// The kernel's words.
         error: std::io::Error,
     },
+    /// Its volumes are in an image that isn't asked for.
+    #[error(
+        "{} holds {}: this pool's volumes are in that image; start with --pool-image (any size: it keeps its own)",
+        .0.display(), image::IMAGE
+    )]
+    Image(PathBuf),
     /// Its place in the mount table.
     #[error("the pool's directory {} is in no mount that /proc/self/mountinfo shows", .0.display())]
     NoMount(PathBuf),
@@ -50,6 +56,9 @@ impl Pool {
     pub fn open(directory: &Path, installation: String, overcommit: f64) -> Result<Self, PoolError> {
         let fail = |error: std::io::Error| PoolError::Directory { directory: directory.to_owned(), error };
         let root = directory.canonicalize().map_err(fail)?;
+        if root.join(image::IMAGE).exists() {
+            return Err(PoolError::Image(root));
+        }
         let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
         let opened: OwnedFd = rustix::fs::open(&root, flags, rustix::fs::Mode::empty()).map_err(|e| fail(e.into()))?;
         let mounts = table::read().map_err(fail)?;

@@ -23,6 +23,10 @@ impl Store {
         // Promising is a look at all sizes and then one more; nobody may promise in between. A share promises nothing.
         let _promise = self.overcommit.map(|_| self.lock_all(&trees)).transpose()?;
         if self.overcommit.is_some() {
+            // Another controller may have made it while this one waited.
+            if let Some(record) = self.record(&trees, wanted.key)? {
+                return self.keep(&trees, &wanted, record);
+            }
             let available = self.promisable(&trees)?;
             if bytes > available {
                 return Err(CreateError::TooLarge { bytes, available });
@@ -34,7 +38,17 @@ impl Store {
         let record = self.reserve(&trees, &wanted, bytes)?;
         fault_point!("create.reserved");
         let name = reservation(&record);
-        let record = self.make_directory(&trees, record).inspect_err(|_| self.withdraw(&trees, &wanted, &name))?;
+        let record = match self.make_directory(&trees, record) {
+            Ok(record) => record,
+            Err(error) => {
+                self.withdraw(&trees, &wanted, &name);
+                // What is in the way may be this very volume, made by another controller a moment ago.
+                return match (error, self.record(&trees, wanted.key)?) {
+                    (CreateError::Occupied { .. }, Some(record)) => self.keep(&trees, &wanted, record),
+                    (error, _) => Err(error),
+                };
+            }
+        };
         fault_point!("create.made");
         // A commit that fails leaves the reservation: by it the next try knows the directory as ours.
         self.commit(&trees, &wanted, record)
@@ -146,7 +160,7 @@ impl Store {
         Ok(false)
     }
 
-    fn reservations(&self, trees: &Trees, key: Key) -> Result<Vec<String>, Trouble> {
+    pub(super) fn reservations(&self, trees: &Trees, key: Key) -> Result<Vec<String>, Trouble> {
         let names = tree::names(&trees.reserved).map_err(self.trouble("reading the reservations"))?;
         let prefix = format!("{key}.");
         Ok(names.into_iter().map(|(name, _)| name).filter(|name| name.starts_with(&prefix)).collect())
@@ -168,9 +182,12 @@ impl Store {
                 let Some(first) = self.record(trees, wanted.key)? else {
                     return Err(Trouble::Stale { place: self.place.clone() }.into());
                 };
-                if first.directory != record.directory && record.owns_directory {
-                    let (parent, leaf) = self.parent_of(&record.directory)?;
-                    self.file_system.remove(parent.as_fd(), leaf, record.quota_id).map_err(&doing)?;
+                if first.directory != record.directory {
+                    if record.owns_directory && !self.others_use(trees, &record)? {
+                        let (parent, leaf) = self.parent_of(&record.directory)?;
+                        self.file_system.remove(parent.as_fd(), leaf, record.quota_id).map_err(&doing)?;
+                    }
+                    self.forget_directory(trees, wanted.key, &record.directory);
                 }
                 tree::remove_file(trees.reserved.as_fd(), &name).map_err(doing)?;
                 self.keep(trees, wanted, first)
@@ -182,7 +199,12 @@ impl Store {
     /// Takes back what a failed try noted. What it could not take back, the reaper finds.
     fn withdraw(&self, trees: &Trees, wanted: &Wanted, reservation: &str) {
         tree::remove_file(trees.reserved.as_fd(), reservation).ok();
-        if wanted.chosen {
+        // Another controller may be at the same volume, or done with it; then the note is its own as well.
+        let others = || -> Result<bool, Trouble> {
+            let made = self.record(trees, wanted.key)?.is_some();
+            Ok(made || !self.reservations(trees, wanted.key)?.is_empty())
+        };
+        if wanted.chosen && others().is_ok_and(|others| !others) {
             self.forget_directory(trees, wanted.key, &wanted.directory);
         }
     }

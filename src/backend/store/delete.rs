@@ -29,6 +29,12 @@ impl Store {
             self.move_to_trash(&trees, &record, &in_trash)?;
         }
         fault_point!("delete.moved");
+        // What is forgotten before the record goes is forgotten by a retry too.
+        if was_chosen(&record) {
+            self.forget_directory(&trees, key, &record.directory);
+        }
+        // Empty, as was seen above; where a node was added meanwhile, it stays for its unpublish.
+        tree::remove_empty(trees.published.as_fd(), &key.to_string()).ok();
         let (shelf, name) = if to_trash {
             (&trees.trash, format!("{in_trash}.json"))
         } else {
@@ -42,11 +48,6 @@ impl Store {
         fault_point!("delete.committed");
         self.names_settled(shelf.as_fd())?;
         self.names_settled(trees.volumes.as_fd())?;
-        if was_chosen(&record) {
-            self.forget_directory(&trees, key, &record.directory);
-        }
-        // Empty, as was seen above; where a node was added meanwhile, it stays for its unpublish.
-        tree::remove_empty(trees.published.as_fd(), &key.to_string()).ok();
         Ok(())
     }
 
@@ -86,7 +87,7 @@ impl Store {
     }
 
     /// Whether another volume has the same directory. Then the data stays, for it.
-    fn others_use(&self, trees: &Trees, record: &Record) -> Result<bool, Trouble> {
+    pub(super) fn others_use(&self, trees: &Trees, record: &Record) -> Result<bool, Trouble> {
         match tree::open_directory(trees.directories.as_fd(), &place_of(&record.directory)) {
             Ok(users) => {
                 let names = tree::names(&users).map_err(self.trouble("reading who uses the directory"))?;

@@ -49,8 +49,10 @@ impl Store {
             }
             let content = tree::read(trees.reserved.as_fd(), &name).map_err(self.trouble_io("reading a reservation"))?;
             let record = content.and_then(|content| serde_json::from_slice::<Record>(&content).ok());
+            // Where there is another reservation, a creation may be under way with the same directory.
             if let Some(record) = record
                 && self.record(trees, record.key)?.is_none()
+                && self.reservations(trees, record.key)?.len() <= 1
             {
                 self.remove_if_empty(&record.directory, record.owns_directory)?;
                 self.forget_directory(trees, record.key, &record.directory);

@@ -80,7 +80,6 @@ pub fn probe(root: BorrowedFd<'_>) -> io::Result<Probed> {
             (Box::new(Plain::local()), format!("{name}: {why}"))
         }
     };
-    tracing::info!(file_system = file_system.name(), enforced = file_system.enforces(), "{why}");
     Ok(Probed { file_system, why })
 }
 

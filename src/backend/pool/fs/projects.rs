@@ -6,13 +6,19 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat2, readlinkat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, mkdirat, openat2, readlinkat, statat, symlinkat, unlinkat,
+};
 use rustix::io::{Errno, Result};
 
 use crate::volume::Key;
 
 /// Ids are 1 to 2^31 - 1. 0 is the project of all that has none, and some tools take ids for signed numbers.
 const HIGHEST: u32 = i32::MAX as u32;
+
+/// Which note: its inode number, which may be used again, and the time when it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Note(u64, i64, u64);
 
 /// The notes of one pool.
 pub(super) struct Projects {
@@ -57,6 +63,15 @@ impl Projects {
     pub(super) fn owner(&self, id: u32) -> Result<Option<String>> {
         match readlinkat(self.notes()?, id.to_string(), Vec::new()) {
             Ok(key) => Ok(Some(key.to_string_lossy().into_owned())),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// What tells the note of an id from a later one of the same id; `None` where it is free.
+    pub(super) fn note(&self, id: u32) -> Result<Option<Note>> {
+        match statat(self.notes()?, id.to_string(), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(Note(stat.st_ino, stat.st_ctime, stat.st_ctime_nsec))),
             Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno),
         }
@@ -117,9 +132,12 @@ mod tests {
         let id = reserve(&projects, &key);
         assert_eq!(reserve(&projects, &key), id);
         assert_eq!(projects.owner(id).unwrap(), Some(key.to_string()));
+        let note = projects.note(id).unwrap();
         projects.release(id).unwrap();
         projects.release(id).unwrap();
-        assert_eq!(projects.owner(id), Ok(None));
+        assert_eq!((projects.owner(id), projects.note(id)), (Ok(None), Ok(None)));
+        assert_eq!(reserve(&projects, &key), id);
+        assert!(note.is_some() && projects.note(id).unwrap() != note);
     }
 
     #[test]

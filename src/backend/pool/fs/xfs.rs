@@ -68,6 +68,14 @@ impl Xfs {
         project::limit(self.projects.root(), id, bytes.div_ceil(BLOCK).max(1))
     }
 
+    fn is_empty(&self, id: u32) -> io::Result<bool> {
+        match project::quota(self.projects.root(), id) {
+            Ok(quota) => Ok(quota.inodes == 0),
+            Err(Errno::NOENT) => Ok(true),
+            Err(errno) => Err(errno),
+        }
+    }
+
     fn forget(&self, id: u32) -> io::Result<()> {
         match project::limit(self.projects.root(), id, 0) {
             Ok(()) | Err(Errno::NOENT) => self.projects.release(id),
@@ -154,9 +162,16 @@ impl FileSystem for Xfs {
             (recorded, Ok(found)) => recorded.or((found != 0).then_some(found)),
             (recorded, Err(_)) => recorded,
         };
+        let note = id.map(|id| self.projects.note(id)).transpose()?.flatten();
         let removed = remove::remove(parent, name, Mounts::Keep);
-        if matches!(removed, Ok(()) | Err(Errno::NOENT))
-            && let Some(id) = id
+        if !matches!(removed, Ok(()) | Err(Errno::NOENT)) {
+            return removed;
+        }
+        // Another remover may have been faster, and a new volume of the same name may have got the id since: then the note
+        // is a new one; or the directory was gone before we looked, and the project holds the new one's.
+        if let Some(id) = id
+            && self.projects.note(id)? == note
+            && (found.is_ok() || self.is_empty(id)?)
         {
             self.forget(id)?;
         }

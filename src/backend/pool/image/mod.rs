@@ -23,7 +23,7 @@ use self::device::{BLOCK, Device, attach, attached};
 use crate::mount::table;
 
 /// The image, once it is complete.
-const IMAGE: &str = "pool.img";
+pub const IMAGE: &str = "pool.img";
 /// The image while it is made. What is found under this name was never in use.
 const UNFINISHED: &str = "pool.img.new";
 /// Where it is mounted.
@@ -271,8 +271,9 @@ fn format(mkfs: &[&str], package: &str, path: &Path) -> Result<(), String> {
             let reason: Vec<&str> = said.lines().take_while(|line| !line.starts_with("Usage")).collect();
             Err(format!("{}: {}", mkfs[0], reason.join(", ")))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(format!("{} is missing; install the package {package}", mkfs[0]))
+        // The second where a directory of the path is closed to us and no other has the program.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
+            Err(format!("{} is missing ({error}); install the package {package}", mkfs[0]))
         }
         Err(error) => Err(format!("{}: {error}", mkfs[0])),
     }

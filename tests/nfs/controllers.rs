@@ -1,0 +1,182 @@
+//! Two controllers on one export.
+
+use std::process::Command;
+
+use tonic::Code;
+
+use crate::common::{Driver, MIB};
+use crate::server::{Share, run};
+use crate::site::{Order, Site, home};
+
+/// What two controllers that take turns must see of each other.
+async fn take_turns(a: &Site, b: &Site, share: &Share, order: &Order) {
+    // Asked for what isn't there yet, `b` must not go on believing so.
+    let volume = a.create(order).await.unwrap();
+    a.delete(&volume).await.unwrap();
+    assert_eq!(b.attach(&volume, order).await.unwrap_err().code(), Code::NotFound);
+    b.delete(&volume).await.unwrap();
+    assert_eq!(b.list().await.unwrap(), Vec::<String>::new());
+    assert_eq!(a.create(order).await.unwrap().volume_id, volume.volume_id);
+    assert_eq!(b.list().await.unwrap(), [volume.volume_id.clone()]);
+    b.attach(&volume, order).await.unwrap();
+    assert_eq!(a.nodes(&volume).await.unwrap(), b.nodes(&volume).await.unwrap());
+
+    // Who has it, both know at once, and neither deletes it.
+    a.attach_to(&volume, order, "node-7").await.unwrap();
+    let mut nodes = b.nodes(&volume).await.unwrap();
+    nodes.retain(|node| node == "node-7");
+    assert_eq!(nodes, ["node-7"]);
+    b.detach(&volume).await.unwrap();
+    assert_eq!(b.nodes(&volume).await.unwrap(), ["node-7"]);
+    assert_eq!(b.delete(&volume).await.unwrap_err().code(), Code::FailedPrecondition);
+    b.detach_from(&volume, "node-7").await.unwrap();
+    assert_eq!(a.nodes(&volume).await.unwrap(), Vec::<String>::new());
+    a.attach_to(&volume, order, "node-8").await.unwrap();
+    assert_eq!(b.delete(&volume).await.unwrap_err().code(), Code::FailedPrecondition);
+    b.detach_from(&volume, "node-8").await.unwrap();
+
+    // The size that one set is the size for the other.
+    assert_eq!(a.expand(&volume, 128 * MIB, 0).await.unwrap(), 128 * MIB);
+    assert_eq!(b.expand(&volume, 64 * MIB, 96 * MIB).await.unwrap_err().code(), Code::OutOfRange);
+    assert_eq!(b.expand(&volume, 192 * MIB, 0).await.unwrap(), 192 * MIB);
+    assert_eq!(a.expand(&volume, 0, 256 * MIB).await.unwrap(), 192 * MIB);
+    let again = a.create(&order.clone().bytes(192 * MIB)).await.unwrap();
+    assert_eq!((again.volume_id, again.capacity_bytes), (volume.volume_id.clone(), 192 * MIB));
+
+    b.delete(&volume).await.unwrap();
+    assert_eq!(a.attach(&volume, order).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(a.list().await.unwrap(), Vec::<String>::new());
+    a.delete(&volume).await.unwrap();
+    // And around again, from the other side.
+    assert_eq!(b.create(order).await.unwrap().volume_id, volume.volume_id);
+    assert_eq!(a.create(order).await.unwrap().volume_id, volume.volume_id);
+    a.delete(&volume).await.unwrap();
+    assert_eq!(share.directories(), Vec::<String>::new());
+    assert_eq!(share.volumes().len(), 0);
+}
+
+/// The same request to both at the same moment, again and again: one volume each time.
+async fn race(a: &Site, b: &Site, share: &Share, order: &Order) {
+    for round in 0..10 {
+        let order = Order { name: format!("race-{round}"), ..order.clone() };
+        let (one, two) = tokio::join!(a.create(&order), b.create(&order));
+        let (one, two) = (one.unwrap(), two.unwrap());
+        assert_eq!(one.volume_id, two.volume_id);
+        assert_eq!(share.directories(), [order.name.clone()]);
+        assert_eq!(share.part("default", "reserved"), Vec::<String>::new());
+
+        let (first, second) = tokio::join!(a.expand(&one, 96 * MIB, 0), b.expand(&one, 128 * MIB, 0));
+        second.unwrap();
+        first.unwrap();
+        assert_eq!(a.expand(&one, 0, 1 << 40).await.unwrap(), 128 * MIB);
+        let nodes = tokio::join!(a.attach_to(&one, &order, "one"), b.attach_to(&one, &order, "two"));
+        nodes.0.and(nodes.1).unwrap();
+        assert_eq!(a.nodes(&one).await.unwrap(), ["one", "two"]);
+        let nodes = tokio::join!(b.detach_from(&one, "one"), a.detach_from(&one, "two"));
+        nodes.0.and(nodes.1).unwrap();
+
+        let gone = tokio::join!(a.delete(&one), b.delete(&one));
+        gone.0.and(gone.1).unwrap();
+        assert_eq!((share.directories().len(), share.volumes().len()), (0, 0));
+        assert_eq!(share.trash().len(), 2 * (round + 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_controllers_of_one_host_take_turns_and_race() {
+    let share = Share::on("xfs");
+    let known = ["--share", &share.flag()];
+    let (a, b) = (Site::new(&known).await, Site::new(&known).await);
+    let order = Order::on(&share, "pvc-1");
+    take_turns(&a, &b, &share, &order).await;
+    race(&a, &b, &share, &order).await;
+}
+
+/// A second host: a driver in a network and a host name of its own, whose NFS client shares nothing with this one's.
+struct OtherHost(Option<Site>);
+
+/// This host's address on the cable between the two.
+const HERE: &str = "10.77.0.1";
+
+impl OtherHost {
+    async fn new(arguments: &[&str]) -> Self {
+        let driver = std::thread::scope(|scope| {
+            let start = || {
+                let own = nix::sched::CloneFlags::CLONE_NEWNET | nix::sched::CloneFlags::CLONE_NEWUTS;
+                nix::sched::unshare(own).unwrap();
+                rustix::system::sethostname(b"other-host").unwrap();
+                run("ip", &["link", "add", "k1", "type", "veth", "peer", "name", "k0", "netns", "1"]);
+                run("ip", &["address", "add", "10.77.0.2/24", "dev", "k1"]);
+                run("ip", &["link", "set", "k1", "up"]);
+                run("ip", &["link", "set", "lo", "up"]);
+                Driver::start(home(), "all", &[&["--node-id", "node-2"], arguments].concat(), &[])
+            };
+            scope.spawn(start).join().unwrap()
+        });
+        run("ip", &["address", "add", &format!("{HERE}/24"), "dev", "k0"]);
+        run("ip", &["link", "set", "k0", "up"]);
+        Self(Some(Site::of(driver, "node-2").await))
+    }
+
+    fn site(&self) -> &Site {
+        self.0.as_ref().expect("there until the end")
+    }
+}
+
+impl Drop for OtherHost {
+    fn drop(&mut self) {
+        drop(self.0.take());
+        Command::new("ip").args(["link", "delete", "k0"]).output().ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_controllers_of_two_hosts_take_turns_and_race() {
+    let share = Share::on("xfs");
+    let flag = format!("{HERE}:{}", share.share);
+    let known = ["--share", &flag];
+    let (a, b) = (Site::new(&known).await, OtherHost::new(&known).await);
+    let order = Order::new("pvc-1", &[("server", HERE), ("share", &share.share)]);
+    take_turns(&a, b.site(), &share, &order).await;
+    take_turns(b.site(), &a, &share, &order).await;
+    race(&a, b.site(), &share, &order).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn installations_do_not_see_each_others_volumes() {
+    let share = Share::on("xfs");
+    let flag = share.flag();
+    let arguments = |name| {
+        ["--share", &flag, "--installation", name, "--trash-lifetime", "0s", "--reap-interval", "1s"].map(str::to_owned)
+    };
+    let (red, blue) = (arguments("red"), arguments("blue"));
+    let slow = ["--share", &flag, "--installation", "red", "--trash-lifetime", "1h"];
+    let red = (Site::new(&slow).await, red);
+    let blue = Site::new(&blue.each_ref().map(String::as_str)).await;
+    let order = Order::on(&share, "pvc-1");
+    let volume = red.0.create(&order).await.unwrap();
+    let named = red.0.create(&order.clone().with("subDir", "red").clone()).await.unwrap_err();
+    assert_eq!(named.code(), Code::AlreadyExists);
+
+    // The same name is another volume, whose directory is taken; with a directory of its own it can be had.
+    let refused = blue.create(&order).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let other = blue.create(&order.clone().with("subDir", "blue")).await.unwrap();
+    assert_ne!(volume.volume_id, other.volume_id);
+    assert_eq!(red.0.list().await.unwrap(), [volume.volume_id.clone()]);
+    assert_eq!(blue.list().await.unwrap(), [other.volume_id.clone()]);
+    // Nor does a delete of the other's volume delete it.
+    blue.delete(&volume).await.unwrap();
+    assert_eq!(blue.attach(&volume, &order).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(share.directories(), ["blue", "pvc-1"]);
+    assert_eq!(red.0.list().await.unwrap(), [volume.volume_id.clone()]);
+
+    // Trash is emptied by its own installation alone.
+    red.0.delete(&volume).await.unwrap();
+    blue.delete(&other).await.unwrap();
+    crate::site::until("the trash of blue is empty", || share.part("blue", "trash").is_empty());
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert_eq!(share.part("red", "trash").len(), 2);
+    let _red = Site::again(red.0.driver.kill(), "node-1", &red.1.each_ref().map(String::as_str)).await;
+    crate::site::until("the trash of red is empty", || share.part("red", "trash").is_empty());
+}
