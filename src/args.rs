@@ -295,6 +295,9 @@ pub struct BenchArgs {
     /// A mount option, as a StorageClass would have it (may be repeated).
     #[arg(long, env = "KURATION_MOUNT_FLAG", value_name = "OPTION", value_delimiter = ',')]
     pub mount_flag: Vec<String>,
+    /// Measure the bare system calls too, on the export of the parameters server and share (needs root).
+    #[arg(long, env = "KURATION_RAW")]
+    pub raw: bool,
     /// Print one JSON object, for machines.
     #[arg(long, env = "KURATION_JSON")]
     pub json: bool,

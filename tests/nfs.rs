@@ -7,6 +7,8 @@
 
 mod common;
 
+#[path = "nfs/host.rs"]
+mod host;
 #[path = "nfs/server.rs"]
 mod server;
 #[path = "nfs/site.rs"]

@@ -6,6 +6,7 @@
 
 mod nfs;
 mod process;
+mod raw;
 mod report;
 mod summary;
 
@@ -19,7 +20,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
 use crate::client::{Call, Client, ClientError, Kubelet, Life, Order, interrupted, mounts_beneath};
-use crate::volume::Mode;
+use crate::volume::{Kind, Mode, MountOptions, Parameters};
 pub use nfs::NfsCalls;
 pub use process::{Children, Process};
 pub use report::{Failure, Load, Mounts, Report};
@@ -51,6 +52,8 @@ pub struct BenchOptions {
     pub size: u64,
     /// One JSON document instead of a table.
     pub json: bool,
+    /// Whether the bare system calls are measured too, on the export that the parameters name.
+    pub raw: bool,
     /// A kubelet's directory for staging and targets, seen by the driver under the same path. Without one, a temporary
     /// directory.
     pub root: Option<PathBuf>,
@@ -114,6 +117,7 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
         stopper.stop.store(true, Ordering::Relaxed);
     });
 
+    let bare = if options.raw { bare(&options).await? } else { Vec::new() };
     for warmed in 0..options.warmup {
         if bench.stop.load(Ordering::Relaxed) {
             break;
@@ -146,7 +150,8 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
     let mounts = Mounts { before: mounts_before, after: mounts(pid, &root) };
 
     let report = Report::new(bench.client.plugin(), &options, &floor, &cycles, elapsed)
-        .with_surroundings(load, mounts, nfs);
+        .with_surroundings(load, mounts, nfs)
+        .with_bare(bare);
     let text = if options.json {
         report.json().map_err(io::Error::from)?
     } else {
@@ -154,6 +159,14 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
     };
     io::stdout().lock().write_all(text.as_bytes())?;
     Ok(report)
+}
+
+/// The bare system calls, on the export of the parameters `server` and `share`.
+async fn bare(options: &BenchOptions) -> Result<Vec<Summary>, BenchError> {
+    let parameters = Parameters::parse(Kind::Share, &options.parameters).map_err(io::Error::other)?;
+    let export = parameters.export.ok_or_else(|| io::Error::other("--raw needs the parameters server and share"))?;
+    let flags = MountOptions::parse(&options.mount_flags).map_err(io::Error::other)?;
+    Ok(raw::measure(&export, &flags).await?)
 }
 
 /// A temporary directory that is removed if it is empty. Were it removed with what is in it, a mount that a driver left

@@ -24,6 +24,9 @@ pub struct Report {
     pub size: u64,
     /// Life cycles that went well from end to end.
     pub succeeded: usize,
+    /// The bare system calls on the same server, where they were measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bare: Vec<Summary>,
     /// Life cycles in which something failed, or that were not begun: somebody pressed Ctrl-C, or nothing succeeded any more.
     pub failed: usize,
     /// The whole run, in seconds.
@@ -108,6 +111,7 @@ impl Report {
             concurrency: options.concurrency.max(1),
             size: options.size,
             succeeded: good.len(),
+            bare: Vec::new(),
             failed: options.count.saturating_sub(good.len()),
             seconds,
             per_second: if seconds > 0.0 { good.len() as f64 / seconds } else { 0.0 },
@@ -139,6 +143,11 @@ impl Report {
         self
     }
 
+    /// The same with the bare system calls.
+    pub(super) fn with_bare(self, bare: Vec<Summary>) -> Self {
+        Self { bare, ..self }
+    }
+
     /// The report as one JSON document, and a newline.
     pub fn json(&self) -> serde_json::Result<String> {
         serde_json::to_string_pretty(self).map(|text| text + "\n")
@@ -162,7 +171,7 @@ impl Report {
             "\n{:28} {:>6} {:>9} {:>9} {:>9} {:>9}",
             "milliseconds", "n", "p50", "p95", "p99", "max"
         )?;
-        let rows = std::iter::once(&self.floor).chain(&self.rpcs).chain(std::iter::once(&self.life_cycle));
+        let rows = self.bare.iter().chain(std::iter::once(&self.floor)).chain(&self.rpcs).chain(std::iter::once(&self.life_cycle));
         for row in rows {
             let Summary { name, count, p50, p95, p99, max } = row;
             let name = if name == "Probe" { "Probe (the floor)" } else { name };

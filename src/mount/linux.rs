@@ -81,7 +81,8 @@ pub fn unmount(target: &Path, how: Unmount) -> io::Result<()> {
     if target.as_os_str().as_encoded_bytes().contains(&0) {
         return Err(Errno::INVAL);
     }
-    let flags = UnmountFlags::NOFOLLOW
+    // sys-mount 3.1.1's own NOFOLLOW is open(2)'s flag of that name, which umount2 refuses.
+    let flags = UnmountFlags::from_bits_retain(libc::UMOUNT_NOFOLLOW)
         | match how {
             Unmount::Plain => UnmountFlags::empty(),
             Unmount::Force => UnmountFlags::FORCE,

@@ -27,7 +27,7 @@ const WARMUP: usize = 5;
 
 impl From<BenchArgs> for BenchOptions {
     fn from(args: BenchArgs) -> Self {
-        let BenchArgs { endpoint, count, concurrency, size, parameter, secret, mount_flag, json } = args;
+        let BenchArgs { endpoint, count, concurrency, size, parameter, secret, mount_flag, raw, json } = args;
         let map = |pairs: Vec<Pair>| pairs.into_iter().map(|pair| (pair.key, pair.value)).collect();
         Self {
             endpoint,
@@ -39,6 +39,7 @@ impl From<BenchArgs> for BenchOptions {
             mount_flags: mount_flag,
             size,
             json,
+            raw,
             root: None,
         }
     }

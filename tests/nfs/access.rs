@@ -7,14 +7,16 @@ use std::os::unix::fs::MetadataExt;
 use nix::mount::{MsFlags, mount};
 
 use crate::common::Mode;
+use crate::host::{HERE, OtherHost};
 use crate::server::Share;
 use crate::site::{Order, Site, write_as};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_node_writes_another_sees() {
     let share = Share::on("xfs");
-    let (one, two) = (Site::at("node-1", &[]).await, Site::at("node-2", &[]).await);
-    let order = Order::on(&share, "pvc-1");
+    let (one, two) = (Site::at("node-1", &[]).await, OtherHost::new(&[]).await);
+    let two = two.site();
+    let order = Order::new("pvc-1", &[("server", HERE), ("share", &share.share)]);
     let (volume, first) = one.up(&order).await;
     two.attach(&volume, &order).await.unwrap();
     two.stage(&volume, &order).await.unwrap();

@@ -1,12 +1,11 @@
 //! Two controllers on one export.
 
-use std::process::Command;
-
 use tonic::Code;
 
-use crate::common::{Driver, MIB};
-use crate::server::{Share, run};
-use crate::site::{Order, Site, home};
+use crate::common::MIB;
+use crate::host::{HERE, OtherHost};
+use crate::server::Share;
+use crate::site::{Order, Site};
 
 /// What two controllers that take turns must see of each other.
 async fn take_turns(a: &Site, b: &Site, share: &Share, order: &Order) {
@@ -90,44 +89,6 @@ async fn two_controllers_of_one_host_take_turns_and_race() {
     let order = Order::on(&share, "pvc-1");
     take_turns(&a, &b, &share, &order).await;
     race(&a, &b, &share, &order).await;
-}
-
-/// A second host: a driver in a network and a host name of its own, whose NFS client shares nothing with this one's.
-struct OtherHost(Option<Site>);
-
-/// This host's address on the cable between the two.
-const HERE: &str = "10.77.0.1";
-
-impl OtherHost {
-    async fn new(arguments: &[&str]) -> Self {
-        let driver = std::thread::scope(|scope| {
-            let start = || {
-                let own = nix::sched::CloneFlags::CLONE_NEWNET | nix::sched::CloneFlags::CLONE_NEWUTS;
-                nix::sched::unshare(own).unwrap();
-                rustix::system::sethostname(b"other-host").unwrap();
-                run("ip", &["link", "add", "k1", "type", "veth", "peer", "name", "k0", "netns", "1"]);
-                run("ip", &["address", "add", "10.77.0.2/24", "dev", "k1"]);
-                run("ip", &["link", "set", "k1", "up"]);
-                run("ip", &["link", "set", "lo", "up"]);
-                Driver::start(home(), "all", &[&["--node-id", "node-2"], arguments].concat(), &[])
-            };
-            scope.spawn(start).join().unwrap()
-        });
-        run("ip", &["address", "add", &format!("{HERE}/24"), "dev", "k0"]);
-        run("ip", &["link", "set", "k0", "up"]);
-        Self(Some(Site::of(driver, "node-2").await))
-    }
-
-    fn site(&self) -> &Site {
-        self.0.as_ref().expect("there until the end")
-    }
-}
-
-impl Drop for OtherHost {
-    fn drop(&mut self) {
-        drop(self.0.take());
-        Command::new("ip").args(["link", "delete", "k0"]).output().ok();
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
