@@ -147,10 +147,9 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     let volumes = Volumes::new(backend);
     let limits = Limits { operation: operation_timeout };
     let topology = node.as_ref().map(|node| node.topology.clone()).unwrap_or_default();
+    let identity = csi::Identity::new(driver_name.clone(), !topology.is_empty(), readiness.clone());
     // Only a pool is bound to a place; a server can be reached from anywhere.
     let place = if shares.is_none() { topology } else { Default::default() };
-
-    let identity = csi::Identity::new(driver_name.clone(), !place.is_empty(), readiness.clone());
     let mut routes = Routes::new(IdentityServer::new(identity));
     if controller {
         routes = routes.add_service(ControllerServer::new(csi::Controller {

@@ -29,7 +29,12 @@ async fn two() -> (Driver, Driver, Asker, Asker) {
 }
 
 /// What both answer, asked in the same moment.
-async fn both(a: &Asker, b: &Asker, first: impl Into<Ask>, second: impl Into<Ask>) -> [Result<String, Status>; 2] {
+async fn both(
+    a: &Asker,
+    b: &Asker,
+    first: impl Into<Ask>,
+    second: impl Into<Ask>,
+) -> [Result<String, Status>; 2] {
     let (a, b, first, second) = (a.clone(), b.clone(), first.into(), second.into());
     let first = tokio::spawn(async move { a.ask(first).await });
     let second = tokio::spawn(async move { b.ask(second).await });
@@ -115,7 +120,10 @@ async fn of_two_nodes_that_exclude_each_other_at_most_one_gets_the_volume() {
         let won: Vec<usize> = (0..2).filter(|&at| answers[at].is_ok()).collect();
         assert!(won.len() <= 1, "round {round}: both have it");
         for answer in &answers {
-            assert!(answer.as_ref().err().is_none_or(|status| status.code() == FailedPrecondition), "{answer:?}");
+            assert!(
+                answer.as_ref().err().is_none_or(|status| status.code() == FailedPrecondition),
+                "{answer:?}"
+            );
         }
         // Who lost left nothing, so who is listed is who won; and if neither did, the next try does.
         let listed = a.page("", 0).await.unwrap().0.remove(0).1;
@@ -157,12 +165,16 @@ async fn the_two_never_promise_the_same_space() {
     let second = beside(&first, &[]);
     let (a, b) = (Asker::of(&first).await, Asker::of(&second).await);
     let answer = a.done(proto::GetCapacityRequest::default()).await;
-    let digits: String = answer.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
+    let digits: String =
+        answer.chars().skip_while(|c| !c.is_ascii_digit()).take_while(char::is_ascii_digit).collect();
     let most = digits.parse::<i64>().unwrap() / 10 * 6;
     for round in 0..5 {
         let answers = both(&a, &b, create("pvc-1", most, &[]), create("pvc-2", most, &[])).await;
         let codes = answers.map(|answer| answer.map_or_else(|status| status.code(), |_| Code::Ok));
-        assert!(matches!(codes, [Code::Ok, Code::OutOfRange] | [Code::OutOfRange, Code::Ok]), "round {round}: {codes:?}");
+        assert!(
+            matches!(codes, [Code::Ok, Code::OutOfRange] | [Code::OutOfRange, Code::Ok]),
+            "round {round}: {codes:?}"
+        );
         for id in a.ids().await {
             b.done(delete(&id)).await;
         }

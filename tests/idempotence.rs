@@ -133,7 +133,11 @@ async fn the_same_name_in_other_words_is_refused_with_the_difference() {
     for (what, other, word) in [
         ("more", sized(16 * MIB, 0), "it has 8388608 bytes, and at least 16777216 bytes are asked for"),
         ("no more than less", sized(0, MIB), "at most 1048576 bytes"),
-        ("another value", with(&|r| r.parameters = map(&[("onDelete", "retain")])), "\"delete\", not \"retain\""),
+        (
+            "another value",
+            with(&|r| r.parameters = map(&[("onDelete", "retain")])),
+            "\"delete\", not \"retain\"",
+        ),
         ("a parameter less", with(&|r| r.parameters.clear()), "not not set"),
         (
             "a parameter more",
@@ -152,7 +156,9 @@ async fn the_same_name_in_other_words_is_refused_with_the_difference() {
         ),
         (
             "all at once",
-            with(&|r| (r.parameters, r.capacity_range) = (map(&[("uid", "1")]), sized(1 << 30, 0).capacity_range)),
+            with(&|r| {
+                (r.parameters, r.capacity_range) = (map(&[("uid", "1")]), sized(1 << 30, 0).capacity_range)
+            }),
             "; ",
         ),
     ] {
@@ -174,7 +180,7 @@ async fn a_second_publish_follows_the_specifications_table_in_every_access_mode(
         let [first, second] = ["1", "2"].map(|target| targets.join(target));
         for _ in 0..3 {
             asker.done(staged.at(&first, false)).await;
-            assert_eq!(mounts_beneath(&targets), [first.clone()], "{name}");
+            assert_eq!(mounts_beneath(&targets), std::slice::from_ref(&first), "{name}");
         }
         // Nobody writes by a mode that only reads; to a reader it makes no difference that it says so.
         let rofs = Some(nix::libc::EROFS);
@@ -193,7 +199,8 @@ async fn a_second_publish_follows_the_specifications_table_in_every_access_mode(
             assert_eq!(refusal(&second), rofs, "{name}: a reader wrote");
         }
         // Another capability than the one it was staged with.
-        let other = if mode == Mode::SingleNodeWriter { Mode::MultiNodeMultiWriter } else { Mode::SingleNodeWriter };
+        let other =
+            if mode == Mode::SingleNodeWriter { Mode::MultiNodeMultiWriter } else { Mode::SingleNodeWriter };
         let mut differing = staged.at(&first, false);
         differing.volume_capability = Some(capability(other));
         expect(&asker, name, differing, FailedPrecondition, name).await;
@@ -219,7 +226,8 @@ async fn a_node_has_a_volume_beside_others_as_its_mode_says() {
         let first = asker.done(ask("node-1", false)).await;
         assert_eq!(asker.done(ask("node-1", false)).await, first, "{name}");
         expect(&asker, name, ask("node-1", true), AlreadyExists, "not as").await;
-        let other = if mode == Mode::SingleNodeWriter { Mode::MultiNodeMultiWriter } else { Mode::SingleNodeWriter };
+        let other =
+            if mode == Mode::SingleNodeWriter { Mode::MultiNodeMultiWriter } else { Mode::SingleNodeWriter };
         expect(&asker, name, publish(id, "node-1", other, false), AlreadyExists, name).await;
         let one_writer = mode == Mode::MultiNodeSingleWriter;
         let (code, word) = match many_nodes(mode) && !one_writer {

@@ -6,90 +6,18 @@
 #[path = "common/asks.rs"]
 mod asks;
 mod common;
+#[path = "common/refusal.rs"]
+mod refusal;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use asks::{
-    Ask, Asker, Staged, delete, expand, get, node_expand, node_unpublish, publish, stats, text, tree,
-    unpublish, unstage,
+    Ask, Asker, Staged, delete, expand, get, node_expand, node_unpublish, publish, stats, unpublish, unstage,
 };
-use common::{
-    Driver, MIB, Mode, capability, capability_with, create, listing, map, mounts_beneath, node_publish, stage,
-};
-use kuration::csi::proto::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
+use common::{Driver, MIB, Mode, capability, create, listing, map, node_publish, stage};
 use kuration::csi::proto::{self, CapacityRange, VolumeCapability};
-use tonic::Code::{self, Aborted, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
-
-/// One refusal: what is wrong, the request, its code, and a word of the message.
-type Case = (String, Ask, Code, &'static str);
-
-fn case(what: &str, ask: impl Into<Ask>, code: Code, word: &'static str) -> Case {
-    (what.to_owned(), ask.into(), code, word)
-}
-
-/// All that a request could leave behind: files, and mounts.
-fn traces(driver: &Driver) -> (Vec<String>, Vec<PathBuf>) {
-    (tree(driver.home.path()), mounts_beneath(driver.home.path()))
-}
-
-/// Asks each, twice: a refusal must not change what comes after it.
-async fn refused(asker: &Asker, driver: &Driver, cases: Vec<Case>) {
-    let before = traces(driver);
-    for (what, ask, code, word) in cases {
-        for _ in 0..2 {
-            let rpc = ask.rpc();
-            let status = match asker.ask(ask.clone()).await {
-                Ok(answer) => panic!("{rpc}, {what}: was to be refused, and got {answer}"),
-                Err(status) => status,
-            };
-            let message = status.message();
-            assert_eq!(status.code(), code, "{rpc}, {what}: {message}");
-            assert!(message.contains(word), "{rpc}, {what}: no {word:?} in {message:?}");
-            // Kubernetes cuts an event's message at 1 KiB.
-            assert!(message.len() <= 1024, "{rpc}, {what}: a message of {} bytes", message.len());
-            assert_eq!(traces(driver), before, "{rpc}, {what}: something was left");
-        }
-    }
-    assert!(!driver.log().contains("panicked"), "{}", driver.log());
-}
-
-fn long(bytes: usize) -> String {
-    "x".repeat(bytes)
-}
-
-/// Capabilities that nobody can have, with a word about each.
-fn bad_capabilities() -> Vec<(&'static str, VolumeCapability, &'static str)> {
-    let good = capability(Mode::MultiNodeMultiWriter);
-    let mode = |mode| VolumeCapability { access_mode: Some(AccessMode { mode }), ..good.clone() };
-    let mount = |mount| VolumeCapability { access_type: Some(AccessType::Mount(mount)), ..good.clone() };
-    let block = Some(AccessType::Block(BlockVolume {}));
-    let flagged = |flag: &str| capability_with(Mode::MultiNodeMultiWriter, &[flag]);
-    vec![
-        ("no access type", VolumeCapability { access_type: None, ..good.clone() }, "access type"),
-        ("no access mode", VolumeCapability { access_mode: None, ..good.clone() }, "access mode 0"),
-        ("the mode UNKNOWN", mode(0), "access mode 0"),
-        ("a mode that nobody defined", mode(99), "access mode 99"),
-        ("a negative mode", mode(-1), "access mode -1"),
-        ("block", VolumeCapability { access_type: block, ..good.clone() }, "block"),
-        (
-            "a mount group",
-            mount(MountVolume { volume_mount_group: "1000".into(), ..Default::default() }),
-            "group",
-        ),
-        (
-            "a long mount group",
-            mount(MountVolume { volume_mount_group: long(1 << 20), ..Default::default() }),
-            "group",
-        ),
-        ("a file system", mount(MountVolume { fs_type: "ext4".into(), ..Default::default() }), "ext4"),
-        ("a long file system", mount(MountVolume { fs_type: long(1 << 20), ..Default::default() }), "fs_type"),
-        ("a misspelt option", flagged("nfsver=4.1"), "nfsvers"),
-        ("an option of ours", flagged("addr=10.0.0.1"), "addr"),
-        ("a version that isn't", flagged("vers=5"), "vers=5"),
-        ("a long option", flagged(&long(1 << 20)), "unknown mount option"),
-        ("a long value", flagged(&format!("hard={}", long(1 << 20))), "hard"),
-    ]
-}
+use refusal::{bad_capabilities, case, long, refused, traces};
+use tonic::Code::{Aborted, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_that_cant_be_is_not_made() {
@@ -182,9 +110,39 @@ async fn every_legal_name_is_accepted_and_stays_beneath_the_pool() {
     let before = around(&driver);
     let longest = long(128);
     let names = [
-        "a/b", "/", "//", "/etc/passwd", "..", ".", "../canary", "../../../etc", "a/../../canary", "a/..", ".kuration",
-        ".kuration/trash", "-rf", "~", "*", "%2e%2e%2f", "\\..\\", "a b", " ", "ü", "名前", "🦀", "e\u{301}", "\u{202e}txt",
-        "'; rm -rf /", "$(reboot)", "${pvc.metadata.name}", "nfs1~a", "pool1~x", "a#b#c", "con", "volume-", &longest,
+        "a/b",
+        "/",
+        "//",
+        "/etc/passwd",
+        "..",
+        ".",
+        "../canary",
+        "../../../etc",
+        "a/../../canary",
+        "a/..",
+        ".kuration",
+        ".kuration/trash",
+        "-rf",
+        "~",
+        "*",
+        "%2e%2e%2f",
+        "\\..\\",
+        "a b",
+        " ",
+        "ü",
+        "名前",
+        "🦀",
+        "e\u{301}",
+        "\u{202e}txt",
+        "'; rm -rf /",
+        "$(reboot)",
+        "${pvc.metadata.name}",
+        "nfs1~a",
+        "pool1~x",
+        "a#b#c",
+        "con",
+        "volume-",
+        &longest,
     ];
     let mut ids = Vec::new();
     for name in names {
@@ -234,7 +192,8 @@ fn with_id(id: &str, home: &Path) -> Vec<Ask> {
 }
 
 /// Those of them that succeed where there is no such volume: what they undo is not there.
-const UNDOING: [&str; 4] = ["DeleteVolume", "ControllerUnpublishVolume", "NodeUnstageVolume", "NodeUnpublishVolume"];
+const UNDOING: [&str; 4] =
+    ["DeleteVolume", "ControllerUnpublishVolume", "NodeUnstageVolume", "NodeUnpublishVolume"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_id_that_is_missing_or_no_id_at_all_is_refused_by_every_rpc() {
@@ -412,125 +371,10 @@ async fn a_size_or_a_page_that_cant_be_is_refused() {
     };
     cases.push(case("a negative page", list(-1, ""), InvalidArgument, "negative"));
     let key = "0".repeat(32);
-    for token in ["x", "@", "@pool", &key, &format!("{key}@"), &format!("{key}@../pool"), "\0", &long(1 << 20)] {
+    for token in
+        ["x", "@", "@pool", &key, &format!("{key}@"), &format!("{key}@../pool"), "\0", &long(1 << 20)]
+    {
         cases.push(case(&format!("the token {token:.12?}"), list(0, token), Aborted, "starting_token"));
     }
     refused(&asker, &driver, cases).await;
-}
-
-/// Paths that no RPC takes, and a word about each.
-fn bad_paths() -> [(String, &'static str); 9] {
-    [
-        (String::new(), "missing"),
-        ("relative/path".into(), "absolute"),
-        ("./x".into(), "absolute"),
-        ("/".into(), "below /"),
-        ("/tmp/../etc".into(), "\"..\""),
-        ("/tmp/a\nb".into(), "newline"),
-        ("/tmp/a\0b".into(), "NUL"),
-        (format!("/{}", long(4096)), "longer"),
-        (format!("/{}", long(1 << 20)), "longer"),
-    ]
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_path_that_cant_be_is_refused() {
-    let driver = Driver::pool(&[]);
-    let asker = Asker::of(&driver).await;
-    let staged = Staged::new(&asker, &driver, "first", Mode::MultiNodeMultiWriter).await;
-    let (id, mode) = (staged.volume.volume_id.as_str(), Mode::MultiNodeMultiWriter);
-    let mut cases = Vec::new();
-    for (path, word) in bad_paths() {
-        let what = format!("the path {path:.20?}");
-        let path = Path::new(&path);
-        let target = staged.target("target");
-        cases.push(case(&what, stage(&staged.volume, path, mode), InvalidArgument, word));
-        cases.push(case(&what, unstage(id, path), InvalidArgument, word));
-        cases.push(case(&what, staged.at(path, false), InvalidArgument, word));
-        cases.push(case(&what, node_unpublish(id, path), InvalidArgument, word));
-        // Without a staging path the volume is not staged, as the specification has it.
-        let unstaged = path.as_os_str().is_empty();
-        let code = if unstaged { FailedPrecondition } else { InvalidArgument };
-        cases.push(case(&what, node_publish(&staged.volume, path, &target, mode), code, word));
-        // Where it is asked for at a place that can't be, a volume is not found.
-        let (code, word) = if unstaged { (InvalidArgument, word) } else { (NotFound, "is not at") };
-        cases.push(case(&what, stats(id, path), code, word));
-        cases.push(case(&what, node_expand(id, path, MIB), code, word));
-    }
-    refused(&asker, &driver, cases).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_place_where_a_volume_would_hide_or_follow_something_is_refused_and_kept() {
-    let driver = Driver::pool(&[]);
-    let asker = Asker::of(&driver).await;
-    let staged = Staged::new(&asker, &driver, "first", Mode::MultiNodeMultiWriter).await;
-    let second = asker.made("second").await;
-    let places = driver.home.path().join("places");
-    std::fs::create_dir_all(places.join("full")).unwrap();
-    std::fs::create_dir_all(places.join("empty")).unwrap();
-    std::fs::write(places.join("full/file"), "precious").unwrap();
-    std::fs::write(places.join("file"), "precious").unwrap();
-    std::os::unix::fs::symlink("empty", places.join("link")).unwrap();
-    std::os::unix::fs::symlink("/nowhere", places.join("dangling")).unwrap();
-    std::os::unix::net::UnixListener::bind(places.join("socket")).unwrap();
-    let mut cases = Vec::new();
-    for (name, word) in [
-        ("full", "not empty"),
-        ("file", "is a file"),
-        ("link", "symbolic link"),
-        ("dangling", "symbolic link"),
-        ("socket", "is a file"),
-        ("missing/target", "does not exist"),
-        ("file/target", ""),
-    ] {
-        let place = places.join(name);
-        cases.push(case(name, staged.at(&place, false), InvalidArgument, word));
-        cases.push(case(name, stage(&second, &place, Mode::MultiNodeMultiWriter), InvalidArgument, word));
-    }
-    // A target is made; a staging directory is the orchestrator's own.
-    let missing = places.join("missing");
-    cases.push(case("no staging directory", stage(&second, &missing, Mode::SingleNodeWriter), InvalidArgument, "exist"));
-    // What is not a volume's is never taken away.
-    for name in ["full", "file", "socket"] {
-        let ask = node_unpublish(&second.volume_id, &places.join(name));
-        cases.push(case(name, ask, Code::Internal, "can't be removed"));
-    }
-    refused(&asker, &driver, cases).await;
-    // A link on the way is followed, as the kubelet's root directory may be one; a link at the end is not.
-    std::os::unix::fs::symlink(&places, driver.home.path().join("way")).unwrap();
-    let through = driver.home.path().join("way/target");
-    asker.done(staged.at(&through, false)).await;
-    asker.done(staged.at(&through, false)).await;
-    assert_eq!(mounts_beneath(&places), [places.join("target")]);
-    asker.done(node_unpublish(&staged.volume.volume_id, &through)).await;
-    assert_eq!(mounts_beneath(&places), Vec::<PathBuf>::new());
-    assert_eq!(std::fs::read_to_string(places.join("full/file")).unwrap(), "precious");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_volume_is_published_from_its_own_stage_alone() {
-    let driver = Driver::pool(&[]);
-    let asker = Asker::of(&driver).await;
-    let staged = Staged::new(&asker, &driver, "first", Mode::MultiNodeMultiWriter).await;
-    let second = asker.made("second").await;
-    let (mode, target) = (Mode::MultiNodeMultiWriter, staged.target("target"));
-    let empty = driver.home.path().join("empty");
-    std::fs::create_dir(&empty).unwrap();
-    let ask = |staging: &Path| node_publish(&second, staging, &target, mode);
-    let cases = vec![
-        case("nothing is staged there", ask(&empty), FailedPrecondition, "not staged"),
-        case("the directory is missing", ask(&empty.join("missing")), FailedPrecondition, "not staged"),
-        case("another volume is staged there", ask(&staged.staging), FailedPrecondition, "not staged"),
-        case("another volume is staged there", stage(&second, &staged.staging, mode), Code::AlreadyExists, "mounted"),
-        case("it is staged, and not for this mode", {
-            let mut other = staged.at(&target, false);
-            other.volume_capability = Some(capability(Mode::SingleNodeWriter));
-            other
-        }, FailedPrecondition, "SINGLE_NODE_WRITER"),
-        case("another volume's mount", stats(&second.volume_id, &staged.staging), NotFound, "is not at"),
-        case("another volume's mount", node_expand(&second.volume_id, &staged.staging, MIB), NotFound, "is not at"),
-    ];
-    refused(&asker, &driver, cases).await;
-    assert_eq!(text(&staged.staging), text(&mounts_beneath(driver.home.path())[0]));
 }

@@ -13,7 +13,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 
 use asks::{
-    Ask, Asker, delete, every_rpc, expand, get, node_expand, node_unpublish, publish, stats, unpublish, unstage,
+    Ask, Asker, delete, every_rpc, expand, get, node_expand, node_unpublish, publish, stats, unpublish,
+    unstage,
 };
 use common::{Driver, MIB, Mode, capability, create, map, node_publish, stage};
 use kuration::csi::proto::{self, SECRET_FIELDS};
@@ -157,10 +158,12 @@ async fn told(verbosity: &[&str]) -> Vec<String> {
     let driver = Driver::pool(&[&["--admin", &address], verbosity].concat());
     let asker = Asker::of(&driver).await;
     std::fs::create_dir(driver.home.path().join("globalmount")).expect("a directory");
-    let volume = asker.made("pvc-1").await;
-    let mut found = Vec::new();
     // First options of a secret that are in order, then some that are not.
     let options = [format!("hard,context={CANARY}"), format!("hrad={CANARY},{CANARY}")];
+    let mut request = create("pvc-1", 8 * MIB, &[]);
+    request.secrets = secret(&options[0]);
+    let volume = asker.volume(request).await.expect("a volume");
+    let mut found = vec![format!("{volume:?}")];
     for (round, options) in options.iter().enumerate() {
         for (mut ask, code) in asks(&volume, driver.home.path()) {
             hide(&mut ask, &secret(options));

@@ -32,6 +32,12 @@ pub enum Trouble {
         /// Whether an earlier request to it was given up in the middle, and may have been carried out.
         unsure: bool,
     },
+    /// Another controller changes the same record, and has for some seconds.
+    #[error("{place}: another controller holds the volume's lock; try again")]
+    Locked {
+        /// The export or pool.
+        place: String,
+    },
     /// It is read-only.
     #[error("{doing}: {place} is read-only; make the server export it rw")]
     ReadOnly {

@@ -16,4 +16,4 @@ pub use fault::{
     CapacityFault, CreateError, DeleteError, ExpandError, FindError, ListError, PublishError, Trouble, UnpublishError,
 };
 pub use job::{Answer, Ask, Job, Page, Reaped, Room};
-pub use volumes::{Backend, Local, Place, Position, Volumes};
+pub use volumes::{Backend, Handle, Local, Place, Position, Volumes};

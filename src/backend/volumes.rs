@@ -12,7 +12,7 @@ use super::{
 };
 use crate::plan::Origin;
 use crate::volume::{
-    Export, Identity, Key, Kind, MountOptions, Publication, Usage, Volume, VolumeId, Wanted,
+    Export, Identity, Key, Kind, MountOptions, Publication, SecretOptions, Usage, Volume, VolumeId, Wanted,
 };
 
 /// One export, reached in one way, or the pool.
@@ -24,6 +24,8 @@ pub enum Place {
         export: Export,
         /// How.
         options: MountOptions,
+        /// What a secret adds to that.
+        secret: SecretOptions,
     },
     /// The pool of this process.
     Pool,
@@ -37,14 +39,15 @@ impl Place {
             Self::Pool => "pool".to_owned(),
         }
     }
+}
 
-    /// The id of the volume `key` there.
-    fn id(&self, identity: Identity, key: Key) -> VolumeId {
-        match self {
-            Self::Share { export, options } => VolumeId::share(export, options, identity, key),
-            Self::Pool => VolumeId::Pool { identity, key },
-        }
-    }
+/// A volume that a request speaks of: its id, and what a secret of the request says of reaching it.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    /// The id.
+    pub id: VolumeId,
+    /// Mount options out of the request's secret.
+    pub secret: SecretOptions,
 }
 
 /// Where a list goes on: behind this volume of this place.
@@ -76,13 +79,13 @@ pub trait Backend: Send + Sync {
     async fn run(&self, place: &Place, ask: Ask, deadline: Instant) -> Result<Answer, Trouble>;
 
     /// The place that a class's parameters and mount options speak of; `None` where they name none.
-    fn place(&self, export: Option<&Export>, options: &MountOptions) -> Option<Place>;
+    fn place(&self, export: Option<&Export>, options: &MountOptions, secret: &SecretOptions) -> Option<Place>;
 
     /// The places that are known now.
     fn places(&self) -> Vec<Place>;
 
     /// The place that an id speaks of; `None` where it is not one of this kind.
-    fn locate(&self, id: &VolumeId) -> Result<Option<Place>, Trouble>;
+    fn locate(&self, handle: &Handle) -> Result<Option<Place>, Trouble>;
 
     /// Removes old trash. Unlike [`Backend::run`] this may take hours, and disturbs no request.
     async fn reap(&self, place: &Place, lifetime: u64, now: u64) -> Result<Reaped, Trouble>;
@@ -118,6 +121,14 @@ macro_rules! asked {
     };
 }
 
+/// The id of a volume, from what its record says and no request: it must be the same at each retry and in each list.
+fn id_of(place: &Place, volume: &Volume, identity: Identity, key: Key) -> VolumeId {
+    match place {
+        Place::Share { export, .. } => VolumeId::share(export, &volume.record.mount_options, identity, key),
+        Place::Pool => VolumeId::Pool { identity, key },
+    }
+}
+
 impl Volumes {
     /// The volumes of `backend`.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
@@ -149,54 +160,54 @@ impl Volumes {
     ) -> Result<(VolumeId, Volume), CreateError> {
         let key = wanted.key;
         let (identity, volume) = asked!(self, place, None, Job::Create(Box::new(wanted)), deadline, Create);
-        Ok((place.id(identity, key), volume))
+        Ok((id_of(place, &volume, identity, key), volume))
     }
 
     /// Moves a volume to the trash; success where there is none.
-    pub async fn delete(&self, id: &VolumeId, deadline: Instant) -> Result<(), DeleteError> {
-        let Some(place) = self.backend.locate(id)? else { return Ok(()) };
-        asked!(self, &place, Some(id), Job::Delete { key: id.key() }, deadline, Delete);
+    pub async fn delete(&self, handle: &Handle, deadline: Instant) -> Result<(), DeleteError> {
+        let Some(place) = self.backend.locate(handle)? else { return Ok(()) };
+        asked!(self, &place, Some(&handle.id), Job::Delete { key: handle.id.key() }, deadline, Delete);
         Ok(())
     }
 
     /// Looks a volume up.
-    pub async fn find(&self, id: &VolumeId, deadline: Instant) -> Result<Volume, FindError> {
-        let place = self.backend.locate(id)?.ok_or(FindError::NotFound)?;
-        let (_, volume) = asked!(self, &place, Some(id), Job::Find { key: id.key() }, deadline, Find);
+    pub async fn find(&self, handle: &Handle, deadline: Instant) -> Result<Volume, FindError> {
+        let place = self.backend.locate(handle)?.ok_or(FindError::NotFound)?;
+        let (_, volume) = asked!(self, &place, Some(&handle.id), Job::Find { key: handle.id.key() }, deadline, Find);
         Ok(volume)
     }
 
     /// Notes that a node has a volume, of which it may have `limit` in all.
     pub async fn publish(
         &self,
-        id: &VolumeId,
+        handle: &Handle,
         publication: Publication,
         limit: Option<u64>,
         deadline: Instant,
     ) -> Result<(), PublishError> {
-        let place = self.backend.locate(id)?.ok_or(PublishError::NotFound)?;
-        let job = Job::Publish { key: id.key(), publication, limit };
-        asked!(self, &place, Some(id), job, deadline, Publish);
+        let place = self.backend.locate(handle)?.ok_or(PublishError::NotFound)?;
+        let job = Job::Publish { key: handle.id.key(), publication, limit };
+        asked!(self, &place, Some(&handle.id), job, deadline, Publish);
         Ok(())
     }
 
     /// Forgets that a node, or any node, has a volume; success where there is no such volume.
-    pub async fn unpublish(&self, id: &VolumeId, node: Option<String>, deadline: Instant) -> Result<(), UnpublishError> {
-        let Some(place) = self.backend.locate(id)? else { return Ok(()) };
-        asked!(self, &place, Some(id), Job::Unpublish { key: id.key(), node }, deadline, Unpublish);
+    pub async fn unpublish(&self, handle: &Handle, node: Option<String>, deadline: Instant) -> Result<(), UnpublishError> {
+        let Some(place) = self.backend.locate(handle)? else { return Ok(()) };
+        asked!(self, &place, Some(&handle.id), Job::Unpublish { key: handle.id.key(), node }, deadline, Unpublish);
         Ok(())
     }
 
     /// Grows a volume; its size afterwards, in bytes.
     pub async fn expand(
         &self,
-        id: &VolumeId,
+        handle: &Handle,
         (required, limit): (i64, i64),
         deadline: Instant,
     ) -> Result<u64, ExpandError> {
-        let place = self.backend.locate(id)?.ok_or(ExpandError::NotFound)?;
-        let job = Job::Expand { key: id.key(), required, limit };
-        Ok(asked!(self, &place, Some(id), job, deadline, Expand))
+        let place = self.backend.locate(handle)?.ok_or(ExpandError::NotFound)?;
+        let job = Job::Expand { key: handle.id.key(), required, limit };
+        Ok(asked!(self, &place, Some(&handle.id), job, deadline, Expand))
     }
 
     /// Up to `most` volumes of all known places behind `after`, with their ids, and where to go on.
@@ -229,14 +240,8 @@ impl Volumes {
             for volume in page.volumes {
                 let Some(identity) = page.identity else { break };
                 let key = volume.record.key;
-                let reached = match &place {
-                    Place::Share { export, .. } => {
-                        Place::Share { export: export.clone(), options: volume.record.mount_options.clone() }
-                    }
-                    Place::Pool => Place::Pool,
-                };
                 last = Some(Position { place: name.clone(), key });
-                listed.push((reached.id(identity, key), volume));
+                listed.push((id_of(&place, &volume, identity, key), volume));
             }
             if page.more {
                 return Ok((listed, last));

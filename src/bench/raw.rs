@@ -10,7 +10,7 @@ use super::Summary;
 use crate::backend::store::tree;
 use crate::client::uuid;
 use crate::mount::{NfsMount, mount_detached, negotiate};
-use crate::volume::{Export, MountOptions};
+use crate::volume::{Export, MountOptions, SecretOptions};
 
 /// How often each is done.
 const TIMES: usize = 100;
@@ -21,7 +21,8 @@ const RECORD: usize = 900;
 /// Measures on `export`, in a directory that is removed afterwards. Needs root, and may wait for the server.
 pub async fn measure(export: &Export, options: &MountOptions) -> io::Result<Vec<Summary>> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    let found = negotiate(export, export.path(), options, (false, false), deadline, |mount, _| async move {
+    let none = SecretOptions::default();
+    let found = negotiate(export, export.path(), (options, &none), (false, false), deadline, |mount, _| async move {
         let mounted = tokio::task::spawn_blocking(move || mount_detached(&mount).map(|_| ())).await;
         mounted.unwrap_or_else(|error| {
             Err(crate::mount::MountError::Other { source_: "raw".to_owned(), why: error.to_string() })
@@ -34,6 +35,7 @@ pub async fn measure(export: &Export, options: &MountOptions) -> io::Result<Vec<
         address: found.address,
         version: found.version,
         options: options.clone(),
+        secret: SecretOptions::default(),
         read_only: false,
         own_superblock: false,
     };

@@ -39,6 +39,10 @@ impl<J: Serialize, A: DeserializeOwned> Crew<J, A> {
             })?,
         };
         let answer = child.ask(job, deadline).await;
+        if matches!(answer, Err(Lost::Deadline)) && !child.is_dead() {
+            // It does one job at a time, so nobody else waits for it.
+            child.kill();
+        }
         if answer.is_ok() {
             let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
             if idle.len() < MOST {
@@ -46,6 +50,22 @@ impl<J: Serialize, A: DeserializeOwned> Crew<J, A> {
             }
         }
         answer
+    }
+
+    /// The same for a job that may rightly take long: after `first` it goes on, until `last` at most, only if `worth` says so.
+    pub async fn run_patiently(
+        &self,
+        job: &J,
+        first: Duration,
+        worth: impl Future<Output = bool>,
+        last: Duration,
+    ) -> Result<A, Lost> {
+        let mut run = std::pin::pin!(self.run(job, Instant::now() + last));
+        if let Ok(done) = tokio::time::timeout(first, &mut run).await {
+            return done;
+        }
+        // Left undone, the run is dropped, and the child with it.
+        if worth.await { run.await } else { Err(Lost::Deadline) }
     }
 
     /// Lets children go that have waited long. The one that worked last stays.

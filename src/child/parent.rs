@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,15 +30,25 @@ pub struct Child<J, A> {
 }
 
 struct Shared {
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Vec<u8>>>>,
+    waiting: Mutex<Waiting>,
     dead: AtomicBool,
     process: Mutex<Option<tokio::process::Child>>,
 }
 
+/// What was asked and not yet answered, those included that nobody waits for any more.
+struct Waiting {
+    asked: HashMap<u64, (Instant, oneshot::Sender<Vec<u8>>)>,
+    last_answer: Instant,
+}
+
+/// A child that has answered nothing for this long, while it was asked something, hangs; before, it may only be slow, or the
+/// one who asks impatient, and others wait for it too.
+const HANGS: Duration = Duration::from_secs(3);
+
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
-    /// The deadline passed. The child was killed: what it was at may have happened or not.
+    /// The deadline passed: what was asked may have happened or not, or may happen yet. A child that hangs was killed.
     #[error("no answer in time")]
     Deadline,
     /// The child ended, or could not be started.
@@ -59,7 +70,7 @@ impl<J: Serialize, A: DeserializeOwned> Child<J, A> {
         ALIVE.fetch_add(1, Ordering::Relaxed);
         let (reader, writer) = UnixStream::from_std(ours)?.into_split();
         let shared = Arc::new(Shared {
-            waiting: Mutex::default(),
+            waiting: Mutex::new(Waiting { asked: HashMap::new(), last_answer: Instant::now() }),
             dead: AtomicBool::new(false),
             process: Mutex::new(Some(process)),
         });
@@ -67,7 +78,8 @@ impl<J: Serialize, A: DeserializeOwned> Child<J, A> {
         Ok(Self { shared, writer: tokio::sync::Mutex::new(writer), next: AtomicU64::new(0), role, types: PhantomData })
     }
 
-    /// Asks, and waits for the answer until `deadline`; then the child is killed, and with it all else it was asked.
+    /// Asks, and waits for the answer until `deadline`. Where the child has answered nobody for a while then, it is killed, and
+    /// with it all else it was asked.
     ///
     /// Not cancel safe in one way: a caller that goes away leaves the job running and its answer unread, which is what a
     /// request whose client has gone away should do.
@@ -75,7 +87,7 @@ impl<J: Serialize, A: DeserializeOwned> Child<J, A> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let message = encode(id, job).map_err(|_| Lost::Died)?;
         let (sender, receiver) = oneshot::channel();
-        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
+        self.shared.waiting().asked.insert(id, (Instant::now(), sender));
         if self.is_dead() {
             return Err(Lost::Died);
         }
@@ -84,14 +96,19 @@ impl<J: Serialize, A: DeserializeOwned> Child<J, A> {
             let answer = receiver.await.map_err(|_| Lost::Died)?;
             serde_json::from_slice(&answer).map_err(|_| Lost::Died)
         };
-        let answer = tokio::time::timeout_at(deadline, exchange).await.unwrap_or_else(|_| {
-            KILLED.iter().filter(|(role, _)| *role == self.role).for_each(|(_, killed)| count(killed));
-            Err(Lost::Deadline)
-        });
-        if answer.is_err() {
-            self.shared.end();
+        let answer = tokio::time::timeout_at(deadline, exchange).await.unwrap_or(Err(Lost::Deadline));
+        match answer {
+            Err(Lost::Deadline) if self.shared.hangs() => self.kill(),
+            Err(Lost::Died) => self.shared.end(),
+            _ => {}
         }
         answer
+    }
+
+    /// Ends the child, because it does not answer.
+    pub fn kill(&self) {
+        KILLED.iter().filter(|(role, _)| *role == self.role).for_each(|(_, killed)| count(killed));
+        self.shared.end();
     }
 
     /// Whether it has ended.
@@ -107,11 +124,21 @@ impl<J, A> Drop for Child<J, A> {
 }
 
 impl Shared {
+    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hangs(&self) -> bool {
+        let waiting = self.waiting();
+        let oldest = waiting.asked.values().map(|(since, _)| *since).min();
+        oldest.is_some_and(|oldest| oldest.max(waiting.last_answer).elapsed() >= HANGS)
+    }
+
     /// Kills the child, and lets everyone who waits for it know. The process is reaped in the background: with a dead
     /// server its end may take the kernel seconds (it tries to say good-bye), and nobody should wait for that.
     fn end(&self) {
         self.dead.store(true, Ordering::Release);
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.waiting().asked.clear();
         let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(mut process) = process else { return };
         ALIVE.fetch_sub(1, Ordering::Relaxed);
@@ -125,10 +152,14 @@ impl Shared {
 
 async fn receive(mut reader: OwnedReadHalf, shared: Arc<Shared>) {
     while let Ok((id, body)) = message(&mut reader).await {
-        let waiting = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        if let Some(waiting) = waiting {
+        let asked = {
+            let mut waiting = shared.waiting();
+            waiting.last_answer = Instant::now();
+            waiting.asked.remove(&id)
+        };
+        if let Some((_, asked)) = asked {
             // The one who asked may have gone away.
-            drop(waiting.send(body));
+            drop(asked.send(body));
         }
     }
     shared.end();

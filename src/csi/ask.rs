@@ -8,7 +8,7 @@ use tonic::Status;
 use super::proto;
 use crate::volume::{
     Access, AccessError, Capability, Capacity, Export, Directory, Fingerprint, Key, Kind, Mode, MountOptions, Parameters,
-    Wanted, check_name, has_control,
+    SecretOptions, Wanted, check_name, has_control,
 };
 
 /// Longest path accepted, in bytes: PATH_MAX with its NUL. The specification demands at least 128.
@@ -19,6 +19,9 @@ const MAX_NODE_ID: usize = 256;
 
 /// Longest volume id read. Ours have at most 128 bytes; a static volume's handle may be anything Kubernetes lets through.
 const MAX_VOLUME_ID: usize = 1024;
+
+/// Longest map, and longest list of mount flags, in bytes (CSI specification, "Size Limits").
+const MAX_MAP: usize = 4096;
 
 fn invalid(words: impl Into<String>) -> Status {
     Status::invalid_argument(words)
@@ -89,6 +92,10 @@ pub fn capability(given: Option<&proto::VolumeCapability>) -> Result<Capability,
         Ok(access_mode::Mode::SingleNodeMultiWriter) => Mode::SingleNodeMultiWriter,
         Ok(access_mode::Mode::Unknown) | Err(_) => return Err(AccessError::Mode(number).into()),
     };
+    let bytes: usize = mount.mount_flags.iter().map(String::len).sum();
+    if bytes > MAX_MAP {
+        return Err(invalid(format!("mount_flags have {bytes} bytes together; at most {MAX_MAP} are allowed")));
+    }
     // Read for its own sake: a misspelt option is refused at the first RPC that carries it.
     MountOptions::parse(&mount.mount_flags)?;
     Ok(Capability { mode, mount_flags: mount.mount_flags.clone() })
@@ -109,17 +116,23 @@ pub fn range(range: Option<&proto::CapacityRange>) -> Result<(i64, i64), Status>
     Ok((required, limit))
 }
 
-/// The mount options of a capability, those of the secret `mountOptions` behind them.
-pub fn options(capability: &Capability, secrets: &HashMap<String, String>) -> Result<MountOptions, Status> {
-    let given = MountOptions::parse(&capability.mount_flags)?;
-    let secret = secrets.iter().find(|(key, _)| key.eq_ignore_ascii_case("mountOptions"));
-    match secret {
-        // The message names no option out of a secret.
-        Some((_, value)) => match MountOptions::parse([value]) {
-            Ok(more) => Ok(given.and(&more)),
-            Err(_) => Err(invalid("the secret's mountOptions hold an option that is unknown, or malformed")),
-        },
-        None => Ok(given),
+/// The mount options in the secret `mountOptions` of a request, if it has one.
+pub fn secret(secrets: &HashMap<String, String>) -> Result<SecretOptions, Status> {
+    let value = secrets.iter().find(|(key, _)| key.eq_ignore_ascii_case("mountOptions")).map(|(_, value)| value);
+    // The message names no option out of a secret.
+    let refused = |_| invalid("the secret's mountOptions hold an option that is unknown, or malformed");
+    MountOptions::parse(value).map(SecretOptions::new).map_err(refused)
+}
+
+/// Refuses options that mean nothing for a volume of this kind.
+pub fn fitting(kind: Kind, options: &MountOptions) -> Result<(), Status> {
+    match kind {
+        Kind::Share => Ok(()),
+        Kind::Pool if options.reach().is_empty() => Ok(()),
+        Kind::Pool => Err(invalid(format!(
+            "the mount options \"{}\" are NFS's, and this pool is reached by a bind mount: leave them out",
+            options.reach()
+        ))),
     }
 }
 
@@ -131,6 +144,8 @@ pub struct Create {
     pub export: Option<Export>,
     /// How to reach it.
     pub options: MountOptions,
+    /// What a secret adds to that.
+    pub secret: SecretOptions,
 }
 
 impl Create {
@@ -149,9 +164,15 @@ impl Create {
             return Err(invalid("mutable_parameters can't be had: this driver has no VolumeAttributesClass yet"));
         }
         let mut capabilities = capabilities(&request.volume_capabilities)?;
+        let bytes: usize = request.parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if bytes > MAX_MAP {
+            return Err(invalid(format!("parameters have {bytes} bytes together; at most {MAX_MAP} are allowed")));
+        }
         let parameters = Parameters::parse(kind, &request.parameters)?;
         let (required, limit) = range(request.capacity_range.as_ref())?;
-        let options = options(&capabilities[0], &request.secrets)?;
+        let options = MountOptions::parse(&capabilities[0].mount_flags)?;
+        fitting(kind, &options)?;
+        let secret = secret(&request.secrets)?;
         capabilities.sort();
         capabilities.dedup();
         let key = Key::of(installation, &request.name);
@@ -168,7 +189,7 @@ impl Create {
             fingerprint: Fingerprint { parameters: parameters.asked, capabilities },
             now,
         };
-        Ok(Self { wanted, export: parameters.export, options })
+        Ok(Self { wanted, export: parameters.export, options, secret })
     }
 }
 

@@ -8,13 +8,14 @@ use tonic::{Request, Response, Status};
 use super::pending::{Limits, alone};
 use super::proto::{self, controller_server, controller_service_capability};
 use super::ask;
-use crate::backend::{Place, Position, Volumes};
+use crate::backend::{Handle, Place, Position, Volumes};
 use crate::inflight::InFlight;
 use crate::telemetry::name_volume;
-use crate::volume::{Export, Key, Kind, MountOptions, Publication, Volume, VolumeId};
+use crate::volume::{Export, Key, Kind, MountOptions, Publication, SecretOptions, Volume, VolumeId};
 
-/// Volumes on one page of a list where the request names no number: some hundred KiB of answer.
-const PAGE: usize = 1000;
+/// Most volumes on one page of a list: what a server one millisecond away tells in two seconds, so that no list uses up the
+/// sidecar's patience.
+const PAGE: usize = 250;
 
 /// The Controller service.
 pub struct Controller {
@@ -38,10 +39,11 @@ fn now() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// An id that was never given out stands for no volume.
-fn known(id: &str) -> Option<VolumeId> {
+/// The volume that a request speaks of. An id that was never given out stands for none.
+fn known(id: &str, secrets: &HashMap<String, String>) -> Result<Option<Handle>, Status> {
     name_volume(id);
-    id.parse().ok()
+    let secret = ask::secret(secrets)?;
+    Ok(id.parse().ok().map(|id| Handle { id, secret }))
 }
 
 fn no_volume(id: &str) -> Status {
@@ -76,14 +78,19 @@ impl Controller {
     }
 
     fn export_of(&self, id: &VolumeId) -> Option<Export> {
-        match self.volumes.backend().locate(id) {
+        match self.volumes.backend().locate(&Handle { id: id.clone(), secret: SecretOptions::default() }) {
             Ok(Some(Place::Share { export, .. })) => Some(export),
             _ => None,
         }
     }
 
-    fn place(&self, export: Option<&Export>, options: &MountOptions) -> Result<Place, Status> {
-        let place = self.volumes.backend().place(export, options);
+    fn place(
+        &self,
+        export: Option<&Export>,
+        options: &MountOptions,
+        secret: &SecretOptions,
+    ) -> Result<Place, Status> {
+        let place = self.volumes.backend().place(export, options, secret);
         place.ok_or_else(|| Status::invalid_argument("the parameters name no server and share"))
     }
 
@@ -111,9 +118,9 @@ impl controller_server::Controller for Controller {
         let deadline = self.limits.deadline(&request);
         let request = request.into_inner();
         let kind = self.volumes.backend().kind();
-        let ask::Create { mut wanted, export, options } = ask::Create::parse(&request, kind, &self.installation, now())?;
+        let ask::Create { mut wanted, export, options, secret } = ask::Create::parse(&request, kind, &self.installation, now())?;
         self.check_topology(request.accessibility_requirements.as_ref())?;
-        let place = self.place(export.as_ref(), &options)?;
+        let place = self.place(export.as_ref(), &options, &secret)?;
         wanted.mount_options = match &place {
             Place::Share { options, .. } => options.clone(),
             // Nothing is mounted to reach a pool, so nothing of it, and of a secret least of all, stands in the record.
@@ -134,9 +141,9 @@ impl controller_server::Controller for Controller {
     ) -> Result<Response<proto::DeleteVolumeResponse>, Status> {
         let deadline = self.limits.deadline(&request);
         let request = request.into_inner();
-        if let Some(id) = known(ask::volume_id(&request.volume_id)?) {
-            let (volumes, key) = (self.volumes.clone(), id.key());
-            let work = async move { Ok(volumes.delete(&id, deadline).await?) };
+        if let Some(handle) = known(ask::volume_id(&request.volume_id)?, &request.secrets)? {
+            let (volumes, key) = (self.volumes.clone(), handle.id.key());
+            let work = async move { Ok(volumes.delete(&handle, deadline).await?) };
             alone(&self.inflight, key.to_string(), deadline, work).await?;
         }
         Ok(Response::new(proto::DeleteVolumeResponse {}))
@@ -151,16 +158,16 @@ impl controller_server::Controller for Controller {
         let volume_id = ask::volume_id(&request.volume_id)?;
         let node = ask::node_id(&request.node_id)?.to_owned();
         let capability = ask::capability(request.volume_capability.as_ref())?;
-        let id = known(volume_id).ok_or_else(|| no_volume(volume_id))?;
+        let handle = known(volume_id, &request.secrets)?.ok_or_else(|| no_volume(volume_id))?;
         if self.known_nodes.as_ref().is_some_and(|known| !known.contains(&node)) {
             // The volume first, as the specification lists them.
-            self.volumes.find(&id, deadline).await?;
+            self.volumes.find(&handle, deadline).await?;
             return Err(Status::not_found(format!("there is no node {node:?}")));
         }
         let access = ask::access(&capability, request.readonly);
         let publication = Publication { node, access };
-        let (volumes, limit, key) = (self.volumes.clone(), self.max_volumes, id.key());
-        let work = async move { Ok(volumes.publish(&id, publication, limit, deadline).await?) };
+        let (volumes, limit, key) = (self.volumes.clone(), self.max_volumes, handle.id.key());
+        let work = async move { Ok(volumes.publish(&handle, publication, limit, deadline).await?) };
         alone(&self.inflight, key.to_string(), deadline, work).await?;
         let readonly = [("readonly".to_owned(), "true".to_owned())].into_iter().filter(|_| request.readonly);
         Ok(Response::new(proto::ControllerPublishVolumeResponse { publish_context: readonly.collect() }))
@@ -174,9 +181,9 @@ impl controller_server::Controller for Controller {
         let request = request.into_inner();
         // Without a node: from all of them (CSI specification).
         let node = Some(request.node_id).filter(|node| !node.is_empty());
-        if let Some(id) = known(ask::volume_id(&request.volume_id)?) {
-            let (volumes, key) = (self.volumes.clone(), id.key());
-            let work = async move { Ok(volumes.unpublish(&id, node, deadline).await?) };
+        if let Some(handle) = known(ask::volume_id(&request.volume_id)?, &request.secrets)? {
+            let (volumes, key) = (self.volumes.clone(), handle.id.key());
+            let work = async move { Ok(volumes.unpublish(&handle, node, deadline).await?) };
             alone(&self.inflight, key.to_string(), deadline, work).await?;
         }
         Ok(Response::new(proto::ControllerUnpublishVolumeResponse {}))
@@ -193,9 +200,9 @@ impl controller_server::Controller for Controller {
         if request.volume_capabilities.is_empty() {
             return Err(Status::invalid_argument("volume_capabilities is empty"));
         }
-        let id = known(volume_id).ok_or_else(|| no_volume(volume_id))?;
-        let volume = self.volumes.find(&id, deadline).await?;
-        let context = self.shown(&id, self.export_of(&id).as_ref(), &volume).volume_context;
+        let handle = known(volume_id, &request.secrets)?.ok_or_else(|| no_volume(volume_id))?;
+        let volume = self.volumes.find(&handle, deadline).await?;
+        let context = self.shown(&handle.id, self.export_of(&handle.id).as_ref(), &volume).volume_context;
         let refused = |message: String| proto::ValidateVolumeCapabilitiesResponse { confirmed: None, message };
         let answer = if let Err(status) = ask::capabilities(&request.volume_capabilities) {
             refused(status.message().to_owned())
@@ -260,7 +267,7 @@ impl controller_server::Controller for Controller {
         let place = match self.volumes.backend().kind() {
             Kind::Share if named => {
                 let parameters = crate::volume::Parameters::parse(Kind::Share, &request.parameters)?;
-                Some(self.place(parameters.export.as_ref(), &MountOptions::default())?)
+                Some(self.place(parameters.export.as_ref(), &MountOptions::default(), &SecretOptions::default())?)
             }
             Kind::Share | Kind::Pool => None,
         };
@@ -308,9 +315,9 @@ impl controller_server::Controller for Controller {
         if request.volume_capability.is_some() {
             ask::capability(request.volume_capability.as_ref())?;
         }
-        let id = known(volume_id).ok_or_else(|| no_volume(volume_id))?;
-        let (volumes, key) = (self.volumes.clone(), id.key());
-        let work = async move { Ok(volumes.expand(&id, range, deadline).await?) };
+        let handle = known(volume_id, &request.secrets)?.ok_or_else(|| no_volume(volume_id))?;
+        let (volumes, key) = (self.volumes.clone(), handle.id.key());
+        let work = async move { Ok(volumes.expand(&handle, range, deadline).await?) };
         let bytes = alone(&self.inflight, key.to_string(), deadline, work).await?;
         Ok(Response::new(proto::ControllerExpandVolumeResponse {
             capacity_bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
@@ -327,11 +334,11 @@ impl controller_server::Controller for Controller {
         let deadline = self.limits.deadline(&request);
         let request = request.into_inner();
         let volume_id = ask::volume_id(&request.volume_id)?;
-        let id = known(volume_id).ok_or_else(|| no_volume(volume_id))?;
-        let volume = self.volumes.find(&id, deadline).await?;
+        let handle = known(volume_id, &HashMap::new())?.ok_or_else(|| no_volume(volume_id))?;
+        let volume = self.volumes.find(&handle, deadline).await?;
         let published_node_ids = volume.published.iter().map(|publication| publication.node.clone()).collect();
         Ok(Response::new(proto::ControllerGetVolumeResponse {
-            volume: Some(self.shown(&id, self.export_of(&id).as_ref(), &volume)),
+            volume: Some(self.shown(&handle.id, self.export_of(&handle.id).as_ref(), &volume)),
             status: Some(VolumeStatus { published_node_ids }),
         }))
     }

@@ -13,10 +13,12 @@ use super::staged::{Notes, Staged};
 use crate::backend::{FindError, Local, Volumes};
 use crate::fault_point;
 use crate::inflight::InFlight;
-use crate::mount::{Mounter, linux, table};
+use crate::mount::{Mounter, ResolveError, linux, table};
 use crate::plan::{self, NodePublish, NodeStage, Origin};
 use crate::telemetry::{Metrics, MountResult, name_volume};
-use crate::volume::{Access, Capability, ExportName, Kind, MountOptions, Usage, VolumeId};
+use crate::volume::{
+    Access, Attributes, Capability, ExportName, Kind, MountOptions, SecretOptions, Usage, VolumeId,
+};
 
 /// The Node service.
 #[derive(Clone)]
@@ -53,8 +55,13 @@ fn table() -> Result<Vec<table::Entry>, Status> {
 
 impl Node {
     async fn resolve(&self, field: &str, path: &Path) -> Result<PathBuf, Status> {
-        let refused = |why| Status::invalid_argument(format!("{field} {}: {why}", path.display()));
-        self.mounter.resolve(path).await.map_err(refused)
+        self.mounter.resolve(path).await.map_err(|error| {
+            let words = format!("{field} {}: {error}", path.display());
+            match error {
+                ResolveError::Path(_) => Status::invalid_argument(words),
+                ResolveError::Lost(_) => Status::unavailable(words),
+            }
+        })
     }
 
     /// A volume of the pool, which is on this machine.
@@ -74,7 +81,8 @@ impl Node {
 
     async fn stage(self, ask: Stage, deadline: Instant) -> Result<(), Status> {
         let staging = self.resolve("staging_target_path", &ask.staging).await?;
-        let read_only = ask.access.reads_only();
+        let mut attributes = self.defaults.and(&ask.options).attributes();
+        attributes.read_only |= ask.access.reads_only();
         let local = if self.is_pool() { Some(self.local(&ask.volume_id).await?) } else { None };
         let source = if local.is_none() { Some(Source::parse(&ask.context)?) } else { None };
         let origin = match (&local, &source) {
@@ -83,7 +91,7 @@ impl Node {
             (None, None) => return Err(Status::internal("a volume that is neither local nor on a server")),
         };
         let known = self.staged.of(&ask.volume_id).filter(|known| known.staging == staging);
-        match plan::node_stage(&origin, &staging, read_only, &table()?) {
+        match plan::node_stage(&origin, &staging, attributes.read_only, &table()?) {
             NodeStage::Done => {
                 if let Some(known) = known.filter(|known| known.mode != ask.access.mode) {
                     return Err(Status::already_exists(format!(
@@ -97,11 +105,13 @@ impl Node {
             }
             NodeStage::Mount => {
                 let done = match (local, source) {
-                    (Some(local), _) => self.bind_local(local, &staging, read_only, deadline).await,
+                    (Some(local), _) => self.bind_local(local, &staging, attributes, deadline).await,
                     (None, Some(source)) => {
                         let options = self.defaults.and(&source.options).and(&ask.options);
-                        let stage =
-                            self.mounter.stage(&source.export, &source.path, &options, read_only, &staging, deadline);
+                        let options = (&options, &ask.secret);
+                        let read_only = attributes.read_only;
+                        let (export, path) = (&source.export, source.path.as_str());
+                        let stage = self.mounter.stage(export, path, options, read_only, &staging, deadline);
                         stage.await.map(|_| ()).map_err(Status::from)
                     }
                     (None, None) => Ok(()),
@@ -120,12 +130,12 @@ impl Node {
         &self,
         local: Local,
         staging: &Path,
-        read_only: bool,
+        attributes: Attributes,
         deadline: Instant,
     ) -> Result<(), Status> {
         self.mounter.check(staging, deadline).await?;
         let staging = staging.to_owned();
-        let bound = tokio::task::spawn_blocking(move || linux::bind_directory(&local.directory, &staging, read_only));
+        let bound = tokio::task::spawn_blocking(move || linux::bind_directory(&local.directory, &staging, attributes));
         match bound.await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(errno)) => Err(Status::internal(format!("the volume's directory can't be bound: {errno}"))),
@@ -144,10 +154,11 @@ impl Node {
                 known.mode, ask.access.mode
             )));
         }
-        let local = if self.is_pool() { Some(self.local(&ask.volume_id).await?) } else { None };
+        // A pool knows where its volumes are; of a share's, the request says it.
+        let origin = if self.is_pool() { Some(self.local(&ask.volume_id).await?.origin) } else { ask.origin };
         let table = table()?;
-        if let (Some(local), Some(entry)) = (&local, table::at(&table, &staging))
-            && !local.origin.is_shown_by(entry)
+        if let (Some(origin), Some(entry)) = (origin, table::at(&table, &staging))
+            && !origin.is_shown_by(entry)
         {
             let (staging, source) = (staging.display(), &entry.source);
             return Err(Status::failed_precondition(format!("the volume is not staged at {staging}, but {source} is")));
@@ -195,7 +206,8 @@ impl Node {
             // The note is lost; then the id says where the mount must come from.
             None => match volume_id.parse::<VolumeId>() {
                 Ok(VolumeId::Share { export: ExportName::Named(export, _), .. } | VolumeId::Peer { export, .. }) => {
-                    entry.is_nfs() && entry.source.starts_with(&export.to_string())
+                    let below = entry.source.strip_prefix(&export.to_string());
+                    entry.is_nfs() && below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
                 }
                 Ok(VolumeId::Share { export: ExportName::Hashed(_), .. }) => entry.is_nfs(),
                 Ok(VolumeId::Pool { .. }) | Err(_) => false,
@@ -220,6 +232,7 @@ struct Stage {
     access: Access,
     context: HashMap<String, String>,
     options: MountOptions,
+    secret: SecretOptions,
 }
 
 /// NodePublishVolume, read.
@@ -228,6 +241,8 @@ struct Publish {
     staging: PathBuf,
     target: PathBuf,
     access: Access,
+    /// What must be staged, where the request says it.
+    origin: Option<Origin>,
 }
 
 /// Whether ControllerPublishVolume said that this node may only read.
@@ -247,10 +262,13 @@ impl node_server::Node for Node {
         name_volume(&volume_id);
         let staging = ask::path("staging_target_path", &request.staging_target_path)?;
         let capability: Capability = ask::capability(request.volume_capability.as_ref())?;
+        let options = MountOptions::parse(&capability.mount_flags)?;
+        ask::fitting(self.volumes.backend().kind(), &options)?;
         let ask = Stage {
             staging,
             access: ask::access(&capability, read_only(&request.publish_context)),
-            options: ask::options(&capability, &request.secrets)?,
+            options,
+            secret: ask::secret(&request.secrets)?,
             context: request.volume_context,
             volume_id: volume_id.clone(),
         };
@@ -295,7 +313,9 @@ impl node_server::Node for Node {
         let staging = ask::path("staging_target_path", &request.staging_target_path)?;
         let readonly = request.readonly || read_only(&request.publish_context);
         let access = ask::access(&capability, readonly);
-        let ask = Publish { volume_id: volume_id.clone(), staging, target, access };
+        let source = Source::parse(&request.volume_context).ok().filter(|_| !self.is_pool());
+        let origin = source.map(|source| Origin::Nfs(source.export.source(&source.path)));
+        let ask = Publish { volume_id: volume_id.clone(), staging, target, access, origin };
         alone(&self.inflight, volume_id, deadline, self.clone().publish(ask, deadline)).await?;
         Ok(Response::new(proto::NodePublishVolumeResponse {}))
     }

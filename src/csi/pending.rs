@@ -43,7 +43,10 @@ pub async fn alone<T: Send + 'static>(
         },
         span,
     ));
-    task.await.unwrap_or_else(|error| Err(Status::internal(format!("the operation broke off: {error}"))))
+    match tokio::time::timeout_at(deadline, task).await {
+        Ok(done) => done.unwrap_or_else(|error| Err(Status::internal(format!("the operation broke off: {error}")))),
+        Err(_) => Err(Status::deadline_exceeded("the operation takes longer and goes on; the next try waits for it")),
+    }
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub fn trouble_code(trouble: &Trouble) -> Code {
         Trouble::Mount(error) => mount_code(error),
         Trouble::MountAgain(_) | Trouble::Down { .. } | Trouble::Stale { .. } => Code::Unavailable,
         Trouble::Hung { .. } => Code::DeadlineExceeded,
+        Trouble::Locked { .. } => Code::Aborted,
         Trouble::ReadOnly { .. }
         | Trouble::Full { .. }
         | Trouble::Denied { .. }
@@ -111,10 +112,8 @@ pub fn expand_code(error: &ExpandError) -> Code {
 /// ListVolumes: an export that is down makes the list fail, never shorter.
 pub fn list_code(error: &ListError) -> Code {
     match error {
-        ListError::Trouble(trouble) => match trouble_code(trouble) {
-            Code::DeadlineExceeded | Code::FailedPrecondition => Code::Unavailable,
-            other => other,
-        },
+        ListError::Trouble(Trouble::Damaged { .. }) => Code::Internal,
+        ListError::Trouble(_) => Code::Unavailable,
     }
 }
 
@@ -137,6 +136,7 @@ pub fn unmount_code(error: &UnmountError) -> Code {
 pub fn measure_code(error: &MeasureError) -> Code {
     match error {
         MeasureError::Hung(_) => Code::Unavailable,
+        MeasureError::Gone => Code::NotFound,
         MeasureError::Failed(_) => Code::Internal,
     }
 }
@@ -227,6 +227,7 @@ mod tests {
             Trouble::Full { place: place.clone(), doing: doing.clone() },
             Trouble::Denied { place: place.clone(), doing: doing.clone() },
             Trouble::Stale { place: text() },
+            Trouble::Locked { place: text() },
             Trouble::Another { place: text(), found: text(), recorded: Identity::new([0; 4]) },
             Trouble::UnknownExport(text()),
             Trouble::Damaged { what: text(), why: text() },
@@ -261,8 +262,8 @@ mod tests {
     fn a_list_that_lacks_an_export_is_unavailable() {
         for trouble in every_trouble_that_left_nothing().into_iter().chain([Trouble::Hung { place: text(), seconds: 1 }]) {
             let code = list_code(&ListError::Trouble(trouble.clone()));
-            let unavailable = !matches!(trouble, Trouble::Mount(_));
-            assert!(code != Code::Ok && code != Code::FailedPrecondition, "{trouble:?} {unavailable}");
+            let expected = if matches!(trouble, Trouble::Damaged { .. }) { Code::Internal } else { Code::Unavailable };
+            assert_eq!(code, expected, "{trouble:?}");
         }
     }
 

@@ -3,11 +3,10 @@
 //! Measured on Linux 6.1 to 6.12: MNT_DETACH first is a trap, since a writer then waits where nobody can kill it and
 //! nothing can be forced any more. So it comes last, after everything that lets such a writer go.
 
-use std::path::Path;
 use std::time::Duration;
 
 use super::linux::{self, Unmount};
-use super::table;
+use super::table::{self, Entry};
 
 /// What got rid of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,23 +23,31 @@ pub enum Rung {
     Detach,
 }
 
-/// A plain unmount of a healthy server takes milliseconds, and up to 10 s where the kernel waits in vain to end its
-/// session; a forced one needs two or three tries.
+/// A plain unmount takes milliseconds where nothing is left to write, and up to 10 s where the kernel waits in vain to end
+/// its session; a forced one needs two or three tries.
 pub(super) const PLAIN: Duration = Duration::from_secs(3);
+/// How long a server that answers is given to take what was written and not yet sent.
+pub(super) const FLUSH: Duration = Duration::from_secs(600);
 const FORCE: Duration = Duration::from_secs(2);
 const FORCED_TRIES: usize = 8;
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// The rungs above the plain unmount. `unmount` does one call with its own deadline, and says whether it came back.
-pub(super) async fn climb<F>(target: &Path, mut unmount: impl FnMut(Unmount, Duration) -> F) -> std::io::Result<Rung>
+/// The rungs above the plain unmount of `entry`. `unmount` does one call with its own deadline; the mount table says whether
+/// it helped. Where the superblock is `shared` with other mounts, which stay, nothing is done to it: only this mount goes.
+pub(super) async fn climb<F>(
+    entry: &Entry,
+    shared: bool,
+    mut unmount: impl FnMut(Unmount, Duration) -> F,
+) -> std::io::Result<Rung>
 where
     F: Future<Output = ()>,
 {
-    let gone = || table::read().map(|table| table::at(&table, target).is_none());
-    let device = table::at(&table::read()?, target).map(|entry| entry.device.clone());
-    if let Some(device) = device
-        && linux::shut_down(&device)
-    {
+    let gone = || table::read().map(|table| !table.iter().any(|other| other.id == entry.id));
+    if shared {
+        unmount(Unmount::Detach, PLAIN).await;
+        return if gone()? { Ok(Rung::Detach) } else { Err(std::io::Error::other("it can't be detached")) };
+    }
+    if linux::shut_down(&entry.device) {
         for _ in 0..3 {
             unmount(Unmount::Plain, PLAIN).await;
             if gone()? {

@@ -9,6 +9,8 @@ use rustix::io::{self, Errno};
 use rustix::mount::{MountAttrFlags, MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use sys_mount::UnmountFlags;
 
+use crate::volume::Attributes;
+
 /// Attaches a detached mount to `target`, which must exist and is not followed if it is a link.
 pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
     move_mount(mount, "", rustix::fs::CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
@@ -97,11 +99,9 @@ pub fn shut_down(device: &str) -> bool {
     fs::write(format!("/sys/fs/nfs/{device}/shutdown"), "1").is_ok()
 }
 
-/// Shows an open directory at `target`, read-only if `read_only`.
-pub fn bind_directory(source: &std::os::fd::OwnedFd, target: &Path, read_only: bool) -> io::Result<()> {
-    let mut flags = MountAttrFlags::empty();
-    flags.set(MountAttrFlags::MOUNT_ATTR_RDONLY, read_only);
-    bind_open(source.as_fd(), target, flags)
+/// Shows an open directory at `target`, with these attributes.
+pub fn bind_directory(source: &std::os::fd::OwnedFd, target: &Path, attributes: Attributes) -> io::Result<()> {
+    bind_open(source.as_fd(), target, super::nfs::flags(attributes))
 }
 
 /// Whether `path` is a directory without a link on the way to it, told without waiting for anybody: what the kernel would

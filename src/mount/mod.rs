@@ -17,4 +17,4 @@ pub use job::{Answer, Job, work};
 pub use ladder::Rung;
 pub use negotiate::{Found, negotiate};
 pub use nfs::{NfsMount, mount_detached};
-pub use node::{MeasureError, Mounter, UnmountError};
+pub use node::{MeasureError, Mounter, ResolveError, UnmountError};

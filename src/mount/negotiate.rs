@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{MountError, NfsMount};
-use crate::volume::{Export, MountOptions, Version};
+use crate::volume::{Export, MountOptions, SecretOptions, Version};
 
 /// What worked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ const SHARE_OF_ONE_ADDRESS: f64 = 0.5;
 pub async fn negotiate<F>(
     export: &Export,
     path: &str,
-    options: &MountOptions,
+    options: (&MountOptions, &SecretOptions),
     template: (bool, bool),
     deadline: Instant,
     mut attempt: impl FnMut(NfsMount, Instant) -> F,
@@ -36,10 +36,11 @@ where
     F: Future<Output = Result<(), MountError>>,
 {
     let source = export.source(path);
-    let versions = options.versions().map_err(|error| MountError::Options {
+    let (options, secret) = options;
+    let versions = secret.behind(options).versions().map_err(|error| MountError::Options {
         source_: source.clone(),
         options: options.to_string(),
-        why: error.to_string(),
+        why: if secret.is_empty() { error.to_string() } else { "no such version".to_owned() },
     })?;
     let addresses = resolve(export.server(), deadline).await?;
     let (read_only, own_superblock) = template;
@@ -57,6 +58,7 @@ where
                 address: *address,
                 version: *version,
                 options: options.clone(),
+                secret: secret.clone(),
                 read_only,
                 own_superblock,
             };
@@ -65,6 +67,8 @@ where
                 Err(MountError::Version { source_, .. }) => {
                     last = Some(MountError::Version { source_, versions: versions.clone() });
                 }
+                // A kernel may have a client for version 3 and none for 4.
+                Err(error @ MountError::NoClient(_)) => last = Some(error),
                 Err(
                     error @ (MountError::Refused { .. } | MountError::Unreachable { .. } | MountError::TimedOut { .. }),
                 ) => {
@@ -86,19 +90,38 @@ async fn resolve(server: &str, deadline: Instant) -> Result<Vec<IpAddr>, MountEr
     }
     let fail = |why: String| MountError::Resolve { server: server.to_owned(), why };
     let name = server.to_owned();
-    let lookup = tokio::task::spawn_blocking(move || (name.as_str(), 2049).to_socket_addrs());
+    let lookup = tokio::task::spawn_blocking(move || {
+        // libc in an image without nsswitch.conf asks DNS first, and believes its "no" before it looks into the file.
+        let hosts = std::fs::read_to_string("/etc/hosts").map(|hosts| in_hosts(&hosts, &name)).unwrap_or_default();
+        if hosts.is_empty() {
+            (name.as_str(), 2049).to_socket_addrs().map(|found| found.map(|socket| socket.ip()).collect())
+        } else {
+            Ok(hosts)
+        }
+    });
     // A resolver that does not answer keeps its thread for a while; the request gets its answer all the same.
     let limit = deadline.min(Instant::now() + Duration::from_secs(10));
     let found = tokio::time::timeout_at(limit, lookup).await;
     let found = found.map_err(|_| fail("the resolver did not answer in time".to_owned()))?;
-    let found = found.map_err(|error| fail(error.to_string()))?.map_err(|error| fail(error.to_string()))?;
+    let found: Vec<IpAddr> =
+        found.map_err(|error| fail(error.to_string()))?.map_err(|error| fail(error.to_string()))?;
     let mut addresses: Vec<IpAddr> = Vec::new();
-    for address in found.map(|socket| socket.ip()) {
+    for address in found {
         if !addresses.contains(&address) {
             addresses.push(address);
         }
     }
     Ok(addresses)
+}
+
+/// The addresses that a hosts(5) file has for `name`.
+fn in_hosts(hosts: &str, name: &str) -> Vec<IpAddr> {
+    let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
+    let named = lines.filter_map(|line| {
+        let (address, names) = line.trim().split_once(char::is_whitespace)?;
+        names.split_whitespace().any(|other| other.eq_ignore_ascii_case(name)).then(|| address.parse().ok())?
+    });
+    named.collect()
 }
 
 #[cfg(test)]
@@ -113,7 +136,8 @@ mod tests {
         let export = Export::new("192.0.2.1", "/a").expect("an export");
         let options = MountOptions::parse([options]).expect("options");
         let seen = std::sync::Mutex::new(Vec::new());
-        let result = negotiate(&export, "/a/v", &options, (false, true), soon(), |mount, _| {
+        let options = (&options, &SecretOptions::default());
+        let result = negotiate(&export, "/a/v", options, (false, true), soon(), |mount, _| {
             seen.lock().expect("no panic").push(mount.version);
             let outcome = fails(&mount).map_or(Ok(()), Err);
             async move { outcome }
@@ -154,8 +178,16 @@ mod tests {
     #[tokio::test]
     async fn a_name_without_an_address_says_so() {
         let export = Export::new("no-such-host.invalid", "/a").expect("an export");
-        let options = MountOptions::default();
-        let result = negotiate(&export, "/a", &options, (false, false), soon(), |_, _| async { Ok(()) }).await;
+        let (options, secret) = (MountOptions::default(), SecretOptions::default());
+        let result = negotiate(&export, "/a", (&options, &secret), (false, false), soon(), |_, _| async { Ok(()) }).await;
         assert!(matches!(result, Err(MountError::Resolve { .. })), "{result:?}");
+    }
+
+    #[test]
+    fn the_hosts_file_is_read_as_hosts_5_has_it() {
+        let hosts = "127.0.0.1 localhost\n10.0.0.1\tNAS nas.example # the big one\nfd00::1 nas\nnonsense\n";
+        let found: Vec<String> = in_hosts(hosts, "nas").iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["10.0.0.1", "fd00::1"]);
+        assert!(in_hosts(hosts, "big").is_empty());
     }
 }

@@ -10,7 +10,7 @@ use rustix::mount::{
 use serde::{Deserialize, Serialize};
 
 use super::{MountError, rpcbind};
-use crate::volume::{Attributes, MountOptions, Version};
+use crate::volume::{Attributes, MountOptions, SecretOptions, Version};
 
 /// One attempt to mount: one address, one version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub struct NfsMount {
     pub version: Version,
     /// The user's options.
     pub options: MountOptions,
+    /// Those out of a secret, which come behind.
+    pub secret: SecretOptions,
     /// Whether nobody may write, by the superblock's own flag.
     pub read_only: bool,
     /// Whether the mount gets a superblock of its own. What is staged does: the kernel's `shutdown` of a dead one would
@@ -34,7 +36,9 @@ impl NfsMount {
     fn error(&self, errno: Errno, words: String) -> MountError {
         let source_ = self.source.clone();
         let address = self.address.to_string();
-        let why = if words.is_empty() { errno.to_string() } else { format!("{errno}: {words}") };
+        // The kernel's words may quote an option.
+        let quiet = words.is_empty() || !self.secret.is_empty();
+        let why = if quiet { errno.to_string() } else { format!("{errno}: {words}") };
         match errno {
             Errno::CONNREFUSED => MountError::Refused { source_, address },
             // v3 asks the server's rpcbind first, and says "not supported" where nothing listens there.
@@ -51,9 +55,14 @@ impl NfsMount {
         }
     }
 
+    fn all(&self) -> MountOptions {
+        self.secret.behind(&self.options)
+    }
+
     /// Whether the user's options do without the lock daemon.
     fn locks_locally(&self) -> bool {
-        self.options.has("nolock") || self.options.nfs().any(|(name, value)| name == "local_lock" && value != Some("none"))
+        let all = self.all();
+        all.has("nolock", "lock") || all.nfs().any(|(name, value)| name == "local_lock" && value != Some("none"))
     }
 }
 
@@ -65,7 +74,7 @@ pub fn mount_detached(mount: &NfsMount) -> Result<OwnedFd, MountError> {
         rpcbind::statd_is_there()
             .map_err(|why| MountError::NoLockDaemon { source_: mount.source.clone(), why })?;
     }
-    if mount.options.nfs().any(|(name, _)| name == "sec") {
+    if mount.all().nfs().any(|(name, _)| name == "sec") {
         return attempt(mount, None).map_err(|(errno, words)| mount.error(errno, words));
     }
     // Without sec= the kernel asks the server for its flavours, and modprobe(8) for a Kerberos module three times: a
@@ -86,7 +95,7 @@ fn attempt(mount: &NfsMount, flavour: Option<&str>) -> Result<OwnedFd, (Errno, S
     configure(context.as_fd(), mount, flavour)
         .and_then(|()| fsconfig_create(context.as_fd()))
         .and_then(|()| {
-            let attributes = flags(mount.options.attributes());
+            let attributes = flags(mount.all().attributes());
             fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
         })
         .map_err(|errno| (errno, words(&context)))
@@ -97,19 +106,20 @@ fn configure(context: BorrowedFd<'_>, mount: &NfsMount, flavour: Option<&str>) -
     // The kernel resolves no names: addr= is the one option that it can't do without.
     fsconfig_set_string(context, "addr", mount.address.to_string())?;
     fsconfig_set_string(context, "vers", mount.version.as_str())?;
-    if mount.own_superblock && !mount.options.has("sharecache") {
+    let options = mount.all();
+    if mount.own_superblock && !options.has("sharecache", "nosharecache") {
         fsconfig_set_flag(context, "nosharecache")?;
     }
     if let Some(flavour) = flavour {
         fsconfig_set_string(context, "sec", flavour)?;
     }
-    for (name, value) in mount.options.nfs() {
+    for (name, value) in options.nfs() {
         match value {
             Some(value) => fsconfig_set_string(context, name, value)?,
             None => fsconfig_set_flag(context, name)?,
         }
     }
-    for name in mount.options.superblock() {
+    for name in options.superblock() {
         fsconfig_set_flag(context, name)?;
     }
     if mount.read_only {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use rustix::io::Errno;
 use tokio::time::Instant;
 
-use super::ladder::{self, PLAIN};
+use super::ladder::{self, FLUSH, PLAIN};
 use super::linux::{self, Unmount};
-use super::{Answer, Found, Job, MountError, Rung, negotiate, table};
+use super::table::{self, Entry};
+use super::{Answer, Found, Job, MountError, Rung, negotiate};
 use crate::child::{Crew, Lost};
-use crate::volume::{Export, MountOptions, Usage};
+use crate::volume::{Export, MountOptions, SecretOptions, Usage};
 
 /// Mounts, binds, measures and unmounts by its crew of children.
 #[derive(Clone)]
@@ -24,6 +25,17 @@ const LOCAL: Duration = Duration::from_secs(5);
 
 /// A statfs of a living server takes a millisecond; one that needs this long is as good as dead.
 const MEASURE: Duration = Duration::from_secs(3);
+
+/// Why a path can't be followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    /// It is not one that can be.
+    #[error("{0}")]
+    Path(String),
+    /// What lies on the way to it does not answer.
+    #[error("{0} when it was looked at")]
+    Lost(Lost),
+}
 
 /// Why something is still mounted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -56,15 +68,15 @@ impl Mounter {
     }
 
     /// `path` without links on the way to it, as the mount table has it.
-    pub async fn resolve(&self, path: &Path) -> Result<PathBuf, String> {
+    pub async fn resolve(&self, path: &Path) -> Result<PathBuf, ResolveError> {
         if path.parent().is_some_and(linux::is_plain) {
             return Ok(path.to_owned());
         }
         let job = Job::Resolve { path: path.to_owned() };
         match self.crew.run(&job, Instant::now() + LOCAL).await {
-            Ok(Answer::Path(answer)) => answer,
-            Ok(_) => Err("the child process answered another question".to_owned()),
-            Err(lost) => Err(format!("{lost} when it was looked at")),
+            Ok(Answer::Path(answer)) => answer.map_err(ResolveError::Path),
+            Ok(_) | Err(Lost::Died) => Err(ResolveError::Lost(Lost::Died)),
+            Err(lost) => Err(ResolveError::Lost(lost)),
         }
     }
 
@@ -73,7 +85,7 @@ impl Mounter {
         &self,
         export: &Export,
         path: &str,
-        options: &MountOptions,
+        options: (&MountOptions, &SecretOptions),
         read_only: bool,
         target: &Path,
         deadline: Instant,
@@ -133,7 +145,10 @@ impl Mounter {
         let job = Job::Measure { path: path.to_owned() };
         match self.crew.run(&job, Instant::now() + MEASURE).await {
             Ok(Answer::Usage(Ok(usage))) => Ok(usage),
-            Ok(Answer::Usage(Err(number))) => Err(MeasureError::Failed(Errno::from_raw_os_error(number))),
+            Ok(Answer::Usage(Err(number))) => Err(match Errno::from_raw_os_error(number) {
+                Errno::STALE | Errno::NOENT => MeasureError::Gone,
+                errno => MeasureError::Failed(errno),
+            }),
             Ok(_) | Err(Lost::Died) => Err(MeasureError::Failed(Errno::IO)),
             Err(Lost::Deadline) => Err(MeasureError::Hung(MEASURE.as_secs())),
         }
@@ -151,7 +166,7 @@ impl Mounter {
             let Some(entry) = table::at(&table, target) else {
                 return if remove { self.remove(target).await.map(|()| highest) } else { Ok(highest) };
             };
-            let (rung, removed) = self.unmount_one(target, entry.is_nfs(), remove).await?;
+            let (rung, removed) = self.unmount_one(entry, &table, remove).await?;
             highest = rung;
             if removed {
                 return Ok(highest);
@@ -174,32 +189,38 @@ impl Mounter {
     }
 
     /// One mount less, by which rung, and whether the directory is gone too.
-    async fn unmount_one(&self, target: &Path, nfs: bool, remove: bool) -> Result<(Rung, bool), UnmountError> {
-        let once = |how, limit| {
-            let job = Job::Unmount { target: target.to_owned(), how, remove };
-            async move { self.crew.run(&job, Instant::now() + limit).await }
-        };
+    async fn unmount_one(
+        &self,
+        entry: &Entry,
+        table: &[Entry],
+        remove: bool,
+    ) -> Result<(Rung, bool), UnmountError> {
+        let target = entry.target.as_path();
         let other = |why: String| UnmountError::Other { target: target.display().to_string(), why };
-        match once(Unmount::Plain, PLAIN).await {
+        let shared = table.iter().any(|other| other.device == entry.device && other.id != entry.id);
+        let job = |how| Job::Unmount { target: target.to_owned(), how, remove };
+        // What was written and not yet sent goes to the server now, which may take a living one a while.
+        let lives = async { !entry.is_nfs() || self.measure(target).await.is_ok() };
+        match self.crew.run_patiently(&job(Unmount::Plain), PLAIN, lives, FLUSH).await {
             Ok(Answer::Unmounted(Ok(removed))) => return Ok((Rung::Plain, removed)),
             Ok(Answer::Unmounted(Err(number))) => match Errno::from_raw_os_error(number) {
                 // Unmounted by somebody else meanwhile.
                 Errno::INVAL | Errno::NOENT => return Ok((Rung::Plain, false)),
-                Errno::BUSY if !nfs || self.measure(target).await.is_ok() => {
+                Errno::BUSY if !entry.is_nfs() || self.measure(target).await.is_ok() => {
                     return Err(UnmountError::Busy { target: target.display().to_string() });
                 }
                 Errno::BUSY => {}
                 errno => return Err(other(errno.to_string())),
             },
             Ok(_) | Err(Lost::Died) => return Err(other("the child process that unmounts it ended".to_owned())),
-            Err(Lost::Deadline) if nfs => {}
+            Err(Lost::Deadline) if entry.is_nfs() => {}
             Err(Lost::Deadline) => return Err(other("its unmount did not come back".to_owned())),
         }
-        let climbed = ladder::climb(target, |how, limit| {
-            let attempt = once(how, limit);
+        let climbed = ladder::climb(entry, shared, |how, limit| {
+            let (crew, job) = (Arc::clone(&self.crew), job(how));
             async move {
                 // What it says is not the question; the mount table is.
-                drop(attempt.await);
+                drop(crew.run(&job, Instant::now() + limit).await);
             }
         });
         let rung = climbed.await.map_err(|error| other(error.to_string()))?;
@@ -214,6 +235,9 @@ pub enum MeasureError {
     /// No answer.
     #[error("the server did not answer within {0} s")]
     Hung(u64),
+    /// The server has no such directory any more.
+    #[error("the volume's directory is gone on its server")]
+    Gone,
     /// An error.
     #[error("{0}")]
     Failed(Errno),

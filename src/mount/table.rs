@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 pub struct Entry {
     /// The mount's number.
     pub id: u64,
+    /// The number of the mount that it is mounted on.
+    pub parent: u64,
     /// `major:minor` of its superblock.
     pub device: String,
     /// The directory of that file system which is its root here.
@@ -49,6 +51,15 @@ pub fn parse(table: &[u8]) -> Vec<Entry> {
     table.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
+/// The directory that an entry is mounted on, whatever path leads to it: superblock and path within that.
+///
+/// Where a kubelet's directory is itself seen at two places, a mount below it appears at both, as one and the same use.
+pub fn seat(table: &[Entry], entry: &Entry) -> Option<(String, PathBuf)> {
+    let parent = table.iter().find(|parent| parent.id == entry.parent)?;
+    let below = entry.target.strip_prefix(&parent.target).ok()?;
+    Some((parent.device.clone(), parent.root.join(below)))
+}
+
 /// What is mounted at `target`: the uppermost, which is the last in the table.
 pub fn at<'a>(table: &'a [Entry], target: &Path) -> Option<&'a Entry> {
     table.iter().rev().find(|entry| entry.target == target)
@@ -63,6 +74,7 @@ fn line(line: &[u8]) -> Option<Entry> {
     let options = text(dash + 3)?;
     Some(Entry {
         id: text(0)?.parse().ok()?,
+        parent: text(1)?.parse().ok()?,
         device: text(2)?,
         root: path(fields.get(3)?),
         target: path(fields.get(4)?),

@@ -86,7 +86,11 @@ pub fn node_publish(staging: &Path, target: &Path, access: Access, table: &[Entr
         }
         return NodePublish::Done;
     }
-    let other = table.iter().find(|entry| entry.same_as(staged) && entry.target != staging);
+    let here = table::seat(table, staged);
+    let other = table.iter().find(|entry| {
+        let elsewhere = here.is_none() || table::seat(table, entry) != here;
+        entry.same_as(staged) && entry.target != staging && elsewhere
+    });
     match other {
         Some(entry) if !access.mode.many_targets() => NodePublish::OtherTarget(entry.target.display().to_string()),
         _ => NodePublish::Bind,
@@ -101,6 +105,7 @@ mod tests {
     fn entry(device: &str, target: &str, read_only: bool) -> Entry {
         Entry {
             id: 1,
+            parent: 0,
             device: device.into(),
             root: "/v".into(),
             target: target.into(),
@@ -140,6 +145,15 @@ mod tests {
         let writer = Mode::SingleNodeMultiWriter;
         assert_eq!(publish("/t1", access(writer, false)), NodePublish::Done);
         assert!(matches!(publish("/t1", access(writer, true)), NodePublish::Differs(_)));
+    }
+
+    #[test]
+    fn a_staged_mount_that_is_seen_at_two_places_is_not_a_second_target() {
+        let text = "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 8:1 /var /host rw - ext4 /dev/sda rw\n\
+                    3 1 0:9 /v /var/s rw - nfs4 h:/a rw\n4 2 0:9 /v /host/s rw - nfs4 h:/a rw\n";
+        let table = table::parse(text.as_bytes());
+        let access = access(Mode::SingleNodeSingleWriter, false);
+        assert_eq!(node_publish(Path::new("/var/s"), Path::new("/var/t"), access, &table), NodePublish::Bind);
     }
 
     #[test]

@@ -28,18 +28,23 @@ pub fn publish(wanted: &Publication, all: &[Publication]) -> Publish {
             if held.access != wanted.access {
                 return Publish::Differs { held: describe(held.access) };
             }
-        } else if let Some(mode) = [held, wanted].iter().map(|p| p.access.mode).find(|mode| !mode.many_nodes()) {
+        } else if let Some(mode) = in_the_way(held.access, wanted.access) {
             return Publish::Elsewhere { node: held.node.clone(), mode };
         }
     }
-    let writes_alone = |p: &Publication| p.access.mode == Mode::MultiNodeSingleWriter && !p.access.readonly;
-    let other_writer = all.iter().find(|held| held.node != wanted.node && writes_alone(held));
-    match other_writer {
-        Some(held) if writes_alone(wanted) => {
-            Publish::Elsewhere { node: held.node.clone(), mode: Mode::MultiNodeSingleWriter }
-        }
-        _ => Publish::Keep,
-    }
+    Publish::Keep
+}
+
+/// The mode by which the uses of two nodes exclude each other, if they do.
+fn in_the_way(a: Access, b: Access) -> Option<Mode> {
+    let modes = [a.mode, b.mode];
+    let writers = [a, b].iter().filter(|access| !access.reads_only()).count();
+    let among = |mode: Mode| modes.contains(&mode).then_some(mode);
+    let single_node = modes.into_iter().find(|mode| !mode.many_nodes());
+    let single_writer = among(Mode::MultiNodeSingleWriter).filter(|_| writers == 2);
+    // Who was promised that nobody writes may rely on it.
+    let no_writer = among(Mode::MultiNodeReaderOnly).filter(|_| writers > 0);
+    single_node.or(single_writer).or(no_writer)
 }
 
 /// An access in words.
@@ -89,6 +94,23 @@ mod tests {
         for mode in modes {
             assert_eq!(publish(&at("b", mode, false), &[at("a", mode, false)]), Publish::Keep);
         }
+    }
+
+    #[test]
+    fn where_nobody_writes_no_writer_may_come() {
+        let reader = at("a", Mode::MultiNodeReaderOnly, false);
+        let writer = at("b", Mode::MultiNodeMultiWriter, false);
+        assert!(matches!(publish(&writer, std::slice::from_ref(&reader)), Publish::Elsewhere { .. }));
+        assert!(matches!(publish(&reader, &[writer]), Publish::Elsewhere { .. }));
+        assert_eq!(publish(&at("b", Mode::MultiNodeMultiWriter, true), &[reader]), Publish::Keep);
+    }
+
+    #[test]
+    fn a_single_writer_has_no_other_writer_beside_it_in_whatever_mode() {
+        let single = at("a", Mode::MultiNodeSingleWriter, false);
+        let other = at("b", Mode::MultiNodeMultiWriter, false);
+        assert!(matches!(publish(&other, std::slice::from_ref(&single)), Publish::Elsewhere { .. }));
+        assert!(matches!(publish(&single, &[other]), Publish::Elsewhere { .. }));
     }
 
     #[test]

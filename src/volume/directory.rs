@@ -62,7 +62,8 @@ impl Directory {
         }
         match names.first() {
             None => Err(DirectoryError::Root),
-            Some(&OWN) => Err(DirectoryError::Own),
+            // In any case: some servers tell no capitals from small letters.
+            Some(first) if first.eq_ignore_ascii_case(OWN) => Err(DirectoryError::Own),
             Some(_) => Ok(Self(names.join("/"))),
         }
     }

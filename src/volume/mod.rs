@@ -19,7 +19,7 @@ pub use capacity::{Capacity, CapacityError, DEFAULT_CAPACITY};
 pub use directory::{Directory, DirectoryError};
 pub use export::{Export, ExportError};
 pub use id::{ExportName, Identity, Key, MAX_ID_BYTES, VolumeId};
-pub use options::{Attributes, MountOptions, OptionError, Version};
+pub use options::{Attributes, MountOptions, OptionError, SecretOptions, Version};
 pub use parameters::{Kind, OnDelete, Owner, ParameterError, Parameters, REDACTED_CONTEXT, known_parameters};
 pub use record::{Fingerprint, Publication, RECORD_VERSION, Record, Volume, Wanted};
 pub use suggest::nearest;

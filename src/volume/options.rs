@@ -62,6 +62,34 @@ pub struct Attributes {
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct MountOptions(Vec<(String, Option<String>)>);
 
+/// Mount options out of a secret. They go to the kernel and to nobody else: not into an id, a record, a file, a log or an
+/// error.
+#[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SecretOptions(MountOptions);
+
+impl SecretOptions {
+    /// These options, to be kept secret.
+    pub fn new(options: MountOptions) -> Self {
+        Self(options)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `options` and, behind them, these: for the kernel.
+    pub fn behind(&self, options: &MountOptions) -> MountOptions {
+        options.and(&self.0)
+    }
+}
+
+impl fmt::Debug for SecretOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***stripped***")
+    }
+}
+
 /// Why an option is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
@@ -155,6 +183,11 @@ const OURS: &[(&str, &str)] = &[
     ("users", "the driver alone mounts volumes"),
 ];
 
+/// Options of the client's caches: how stale a consumer lets things be says nothing of what a controller may believe.
+const CACHES: &[&str] = &[
+    "ac", "noac", "acregmin", "acregmax", "acdirmin", "acdirmax", "actimeo", "cto", "nocto", "lookupcache", "fsc", "nofsc",
+];
+
 fn known(name: &str) -> Option<&'static (&'static str, Actor, Takes)> {
     KNOWN.iter().find(|(known, ..)| *known == name)
 }
@@ -183,9 +216,9 @@ impl MountOptions {
         self.0.is_empty()
     }
 
-    /// Whether the flag `name` is set.
-    pub fn has(&self, name: &str) -> bool {
-        self.0.iter().any(|(n, _)| n == name)
+    /// Whether the flag `name` is set, and its opposite `undo` is not set behind it.
+    pub fn has(&self, name: &str, undo: &str) -> bool {
+        self.last(&[name, undo]).is_some_and(|(last, _)| last == name)
     }
 
     fn last(&self, names: &[&str]) -> Option<&(String, Option<String>)> {
@@ -260,10 +293,12 @@ impl MountOptions {
         set
     }
 
-    /// The options that matter for reaching the export, without those of one consumer's mount (`ro`, `noexec`, …): what
-    /// the controller mounts with, and what an id carries.
+    /// The options that matter for reaching the export, without those of one consumer's mount (`ro`, `noexec`, …) and those
+    /// of its caches: what the controller mounts with, and what an id carries.
     pub fn reach(&self) -> Self {
-        let kept = |name: &str| known(name).is_some_and(|(_, actor, _)| matches!(actor, Nfs | Vers));
+        let kept = |name: &str| {
+            known(name).is_some_and(|(_, actor, _)| matches!(actor, Nfs | Vers)) && !CACHES.contains(&name)
+        };
         Self(self.0.iter().filter(|(name, _)| kept(name)).cloned().collect())
     }
 }

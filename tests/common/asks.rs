@@ -28,6 +28,7 @@ pub struct Asker {
 macro_rules! rpcs {
     ($($client:ident: $($request:ident $method:ident $rpc:literal),+;)+) => {
         /// A request of any RPC.
+        #[allow(clippy::enum_variant_names, reason = "they have the names of their messages")]
         #[derive(Clone, Debug)]
         pub enum Ask {
             $($($request(Box<proto::$request>),)+)+
@@ -168,7 +169,12 @@ impl Asker {
 }
 
 /// ControllerPublishVolume.
-pub fn publish(volume_id: &str, node: &str, mode: Mode, readonly: bool) -> proto::ControllerPublishVolumeRequest {
+pub fn publish(
+    volume_id: &str,
+    node: &str,
+    mode: Mode,
+    readonly: bool,
+) -> proto::ControllerPublishVolumeRequest {
     proto::ControllerPublishVolumeRequest {
         volume_id: volume_id.to_owned(),
         node_id: node.to_owned(),
@@ -198,7 +204,11 @@ pub fn get(volume_id: &str) -> proto::ControllerGetVolumeRequest {
 }
 
 /// ControllerExpandVolume.
-pub fn expand(volume_id: &str, required_bytes: i64, limit_bytes: i64) -> proto::ControllerExpandVolumeRequest {
+pub fn expand(
+    volume_id: &str,
+    required_bytes: i64,
+    limit_bytes: i64,
+) -> proto::ControllerExpandVolumeRequest {
     proto::ControllerExpandVolumeRequest {
         volume_id: volume_id.to_owned(),
         capacity_range: Some(proto::CapacityRange { required_bytes, limit_bytes }),
@@ -218,10 +228,7 @@ pub fn node_expand(volume_id: &str, path: &Path, required_bytes: i64) -> proto::
 
 /// NodeUnstageVolume.
 pub fn unstage(volume_id: &str, staging: &Path) -> proto::NodeUnstageVolumeRequest {
-    proto::NodeUnstageVolumeRequest {
-        volume_id: volume_id.to_owned(),
-        staging_target_path: text(staging),
-    }
+    proto::NodeUnstageVolumeRequest { volume_id: volume_id.to_owned(), staging_target_path: text(staging) }
 }
 
 /// NodeUnpublishVolume.

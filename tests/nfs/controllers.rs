@@ -85,7 +85,7 @@ async fn race(a: &Site, b: &Site, share: &Share, order: &Order) {
 async fn two_controllers_of_one_host_take_turns_and_race() {
     let share = Share::on("xfs");
     let known = ["--share", &share.flag()];
-    let (a, b) = (Site::new(&known).await, Site::new(&known).await);
+    let (a, b) = (Site::controller(&known).await, Site::controller(&known).await);
     let order = Order::on(&share, "pvc-1");
     take_turns(&a, &b, &share, &order).await;
     race(&a, &b, &share, &order).await;
@@ -96,7 +96,7 @@ async fn two_controllers_of_two_hosts_take_turns_and_race() {
     let share = Share::on("xfs");
     let flag = format!("{HERE}:{}", share.share);
     let known = ["--share", &flag];
-    let (a, b) = (Site::new(&known).await, OtherHost::new(&known).await);
+    let (a, b) = (Site::controller(&known).await, OtherHost::controller(&known).await);
     let order = Order::new("pvc-1", &[("server", HERE), ("share", &share.share)]);
     take_turns(&a, b.site(), &share, &order).await;
     take_turns(b.site(), &a, &share, &order).await;

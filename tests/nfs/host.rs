@@ -15,6 +15,15 @@ pub const HERE: &str = "10.77.0.1";
 impl OtherHost {
     /// `kuration all` there, as node-2.
     pub async fn new(arguments: &[&str]) -> Self {
+        Self::start("all", &[&["--node-id", "node-2"], arguments].concat()).await
+    }
+
+    /// `kuration controller` there.
+    pub async fn controller(arguments: &[&str]) -> Self {
+        Self::start("controller", arguments).await
+    }
+
+    async fn start(role: &str, arguments: &[&str]) -> Self {
         let driver = std::thread::scope(|scope| {
             let start = || {
                 let own = nix::sched::CloneFlags::CLONE_NEWNET | nix::sched::CloneFlags::CLONE_NEWUTS;
@@ -24,7 +33,7 @@ impl OtherHost {
                 run("ip", &["address", "add", "10.77.0.2/24", "dev", "k1"]);
                 run("ip", &["link", "set", "k1", "up"]);
                 run("ip", &["link", "set", "lo", "up"]);
-                Driver::start(home(), "all", &[&["--node-id", "node-2"], arguments].concat(), &[])
+                Driver::start(home(), role, arguments, &[])
             };
             scope.spawn(start).join().unwrap()
         });

@@ -316,16 +316,23 @@ async fn taking_a_dead_mount_away_leaves_its_neighbour_working() {
     file.write_all(b"before").unwrap();
     file.sync_all().unwrap();
 
-    let silence = Silence::begin();
-    // Two that use the dead one: a writer with data in memory, and one who holds a file open and does nothing.
+    // Two that use the one that will be dead: a writer with data in memory, and one who sits there and does nothing.
     let mut writer = Command::new("dd")
-        .args(["if=/dev/zero", "bs=1M", "count=256", "conv=fsync", "status=none"])
+        .args(["bs=1M", "iflag=fullblock", "conv=fsync", "status=none"])
         .arg(format!("of={}", dead_target.join("large").display()))
+        .stdin(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    let mut data = writer.stdin.take().unwrap();
+    data.write_all(&vec![1; 1 << 20]).unwrap();
+    until("the writer has begun", || share.path.join("dead/large").exists());
     let mut holder = Command::new("sleep").arg("600").current_dir(&dead_target).spawn().unwrap();
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let silence = Silence::begin();
+    data.write_all(&vec![1; 8 << 20]).unwrap();
+    drop(data);
+    until("the writer waits for the server", || stuck().iter().any(|process| process.name == "dd"));
+
     let (unpublished, unpublish) = timed(site.unpublish(&dead, "pod")).await;
     unpublished.unwrap();
     let (unstaged, unstage) = timed(site.unstage(&dead)).await;

@@ -92,21 +92,28 @@ async fn limits_hold(kind: &str, words: &str) {
         let (total, used, _) = seen(&site.stats(&volume, &target).await.unwrap());
         assert!(total == 64 * MIB && used < MIB, "{total} {used}");
         write_as(user, &target.join("fits"), 40).unwrap();
+        settle(&disk);
         let (total, used, available) = seen(&site.stats(&volume, &target).await.unwrap());
         assert_eq!((total, used / MIB), (64 * MIB, 40));
         assert!((23 * MIB..=24 * MIB).contains(&available), "{available}");
         let refused = write_as(user, &target.join("too-much"), 40).unwrap_err();
         assert!(refused.contains(words), "user {user}: {refused}");
         df_agrees(kind, &target, 64 * MIB);
+        settle(&disk);
         let (_, used, available) = seen(&site.stats(&volume, &target).await.unwrap());
         assert!(used <= 64 * MIB && available <= MIB, "{used} {available}");
         down(&site, &volume).await;
         assert_eq!(site.capacity(&[]).await.unwrap(), room);
     }
 
-    expand_under_a_writer(kind, &site).await;
+    expand_under_a_writer(kind, &site, &disk).await;
     what_does_not_fit(&site, room).await;
     drop(site);
+}
+
+/// btrfs counts at the end of a transaction, which is every 30 s or now.
+fn settle(disk: &Disk) {
+    rustix::fs::syncfs(File::open(disk.path()).unwrap()).unwrap();
 }
 
 /// What df shows: on xfs the limit.
@@ -124,11 +131,14 @@ async fn down(site: &Site, volume: &Volume) {
     assert_eq!(site.mounts(), Vec::<PathBuf>::new());
 }
 
-async fn expand_under_a_writer(kind: &str, site: &Site) {
+async fn expand_under_a_writer(kind: &str, site: &Site, disk: &Disk) {
     let (volume, target) = site.up(&order("grows")).await;
     let file = target.join("file");
     let writer = tokio::task::spawn_blocking(move || write_on(&file, 100 * MIB));
-    let full = async || site.stats(&volume, &target).await.unwrap().available < 2 * MIB;
+    let full = async || {
+        settle(disk);
+        site.stats(&volume, &target).await.unwrap().available < 2 * MIB
+    };
     let began = Instant::now();
     while !full().await {
         assert!(began.elapsed() < Duration::from_secs(60), "the writer does not get to the limit");
@@ -142,6 +152,7 @@ async fn expand_under_a_writer(kind: &str, site: &Site) {
     assert_eq!(site.node_expand(&volume, &target, 128 * MIB).await.unwrap(), 128 * MIB);
     assert_eq!(site.node_expand(&volume, &site.staging(&volume), 128 * MIB).await.unwrap(), 128 * MIB);
     let refused = writer.await.unwrap();
+    settle(disk);
     assert!(refused > 0, "the limit was never felt");
     let stats = site.stats(&volume, &target).await.unwrap();
     assert_eq!((stats.total, stats.used / MIB), (128 * MIB, 100));

@@ -105,7 +105,12 @@ impl Site {
         Self::again(home(), node, arguments).await
     }
 
-    /// The same in the home of one that ended.
+    /// `kuration controller`, which knows any node.
+    pub async fn controller(arguments: &[&str]) -> Self {
+        Self::of(Driver::start(home(), "controller", arguments, &[]), "node-1").await
+    }
+
+    /// `kuration all` in the home of one that ended.
     pub async fn again(home: TempDir, node: &str, arguments: &[&str]) -> Self {
         let all = [&["--node-id", node], arguments].concat();
         Self::of(Driver::start(home, "all", &all, &[]), node).await

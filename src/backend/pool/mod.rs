@@ -14,10 +14,10 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::store::Store;
-use super::{Answer, Ask, Backend, FindError, Job, Local, Place, Reaped, Trouble};
+use super::{Answer, Ask, Backend, FindError, Handle, Job, Local, Place, Reaped, Trouble};
 use crate::mount::table;
 use crate::plan::Origin;
-use crate::volume::{Directory, Export, Kind, MountOptions, Usage, VolumeId};
+use crate::volume::{Directory, Export, Kind, MountOptions, SecretOptions, Usage, VolumeId};
 
 /// One pool.
 pub struct Pool {
@@ -103,17 +103,13 @@ impl Backend for Pool {
         Kind::Pool
     }
 
-    async fn run(&self, _: &Place, ask: Ask, deadline: Instant) -> Result<Answer, Trouble> {
-        let began = Instant::now();
-        let work = self.blocking(move |store| store.answer(ask));
-        // What takes longer goes on to its end; the retry finds what it did.
-        tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
-            let place = format!("pool {}", self.root.display());
-            Err(Trouble::Hung { place, seconds: began.elapsed().as_secs() })
-        })
+    async fn run(&self, _: &Place, ask: Ask, _: Instant) -> Result<Answer, Trouble> {
+        // To its end, whatever the deadline: the request is answered in time all the same, and the next one for this volume
+        // waits for this work.
+        self.blocking(move |store| store.answer(ask)).await
     }
 
-    fn place(&self, _: Option<&Export>, _: &MountOptions) -> Option<Place> {
+    fn place(&self, _: Option<&Export>, _: &MountOptions, _: &SecretOptions) -> Option<Place> {
         Some(Place::Pool)
     }
 
@@ -121,8 +117,8 @@ impl Backend for Pool {
         vec![Place::Pool]
     }
 
-    fn locate(&self, id: &VolumeId) -> Result<Option<Place>, Trouble> {
-        Ok(matches!(id, VolumeId::Pool { .. }).then_some(Place::Pool))
+    fn locate(&self, handle: &Handle) -> Result<Option<Place>, Trouble> {
+        Ok(matches!(handle.id, VolumeId::Pool { .. }).then_some(Place::Pool))
     }
 
     async fn reap(&self, _: &Place, lifetime: u64, now: u64) -> Result<Reaped, Trouble> {

@@ -14,10 +14,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::store::Store;
-use super::{Answer, Ask, Backend, FindError, Job, Local, Place, Reaped, Trouble};
+use super::{Answer, Ask, Backend, FindError, Handle, Job, Local, Place, Reaped, Trouble};
 use crate::child::{self, Child, Lost};
 use crate::mount::{Found, MountError, mount_detached, negotiate};
-use crate::volume::{Export, ExportName, Kind, MountOptions, Usage, VolumeId};
+use crate::volume::{Export, ExportName, Kind, MountOptions, SecretOptions, Usage, VolumeId};
 use known::Known;
 
 /// Requests that one export's child works on at once. Each waits for the server most of the time.
@@ -40,6 +40,8 @@ pub struct Shares {
     installation: String,
     /// Options that every mount gets, before its own.
     defaults: MountOptions,
+    /// Options of our own mounts, behind all others.
+    own: MountOptions,
     known: Known,
     bases: Mutex<HashMap<Place, Arc<Base>>>,
 }
@@ -69,9 +71,11 @@ impl Shares {
     ) -> std::io::Result<Self> {
         let known = Known::open(state)?;
         for (export, options) in exports {
-            known.add(export, &defaults.and(options).reach());
+            known.add(export, &defaults.and(options).reach(), &SecretOptions::default());
         }
-        Ok(Self { installation, defaults, known, bases: Mutex::default() })
+        // Another controller may have made or deleted what a look-up of ours found a moment ago.
+        let own = MountOptions::parse(["lookupcache=none"]).map_err(std::io::Error::other)?;
+        Ok(Self { installation, defaults, own, known, bases: Mutex::default() })
     }
 
     /// Lets exports go that nobody asks for any more.
@@ -91,11 +95,18 @@ impl Shares {
     }
 
     /// Starts a child and has it mount the export.
-    async fn open(&self, export: &Export, options: &MountOptions, deadline: Instant) -> Result<(Worker, Found), Trouble> {
+    async fn open(
+        &self,
+        export: &Export,
+        options: &MountOptions,
+        secret: &SecretOptions,
+        deadline: Instant,
+    ) -> Result<(Worker, Found), Trouble> {
         let own = |error: std::io::Error| Trouble::Own(format!("a child process can't be started: {error}"));
         let worker = Mutex::new(Arc::new(Worker::start("share").map_err(own)?));
         let current = || Arc::clone(&worker.lock().unwrap_or_else(PoisonError::into_inner));
-        let found = negotiate(export, export.path(), options, (false, false), deadline, |mount, until| {
+        let ours = options.and(&self.own);
+        let found = negotiate(export, export.path(), (&ours, secret), (false, false), deadline, |mount, until| {
             let child = current();
             let worker = &worker;
             async move {
@@ -122,14 +133,14 @@ impl Shares {
             }
         });
         let found = found.await.map_err(Trouble::Mount)?;
-        self.known.add(export, options);
+        self.known.add(export, options, secret);
         let worker = worker.into_inner().unwrap_or_else(PoisonError::into_inner);
         let worker = Arc::into_inner(worker);
         worker.map(|worker| (worker, found)).ok_or_else(|| Trouble::Own("the child process is still in use".to_owned()))
     }
 
     async fn worker(&self, place: &Place, base: &Base, deadline: Instant) -> Result<Arc<Worker>, Trouble> {
-        let Place::Share { export, options } = place else {
+        let Place::Share { export, options, secret } = place else {
             return Err(Trouble::Own("a pool is not a share".to_owned()));
         };
         let (silent_since, unsure) = {
@@ -146,7 +157,7 @@ impl Shares {
         if let Some(worker) = worker.as_ref().filter(|worker| !worker.is_dead()) {
             return Ok(Arc::clone(worker));
         }
-        let opened = self.open(export, options, deadline).await.inspect_err(|trouble| {
+        let opened = self.open(export, options, secret, deadline).await.inspect_err(|trouble| {
             if matches!(trouble, Trouble::Mount(MountError::TimedOut { .. })) {
                 base.silent(unsure);
             }
@@ -166,6 +177,15 @@ impl Base {
     fn silent(&self, unsure: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         (state.silent_since, state.unsure) = (Some(Instant::now()), unsure);
+    }
+
+    /// A request was given up in the middle.
+    fn given_up(&self, hangs: bool) {
+        if hangs {
+            self.silent(true);
+        } else {
+            self.state.lock().unwrap_or_else(PoisonError::into_inner).unsure = true;
+        }
     }
 
     fn answered(&self) {
@@ -191,9 +211,15 @@ impl Backend for Shares {
         let base = self.base(place);
         let began = Instant::now();
         let mut tries = 0;
+        // Whether a child was asked and ended: it may have done its work.
+        let mut begun = false;
         loop {
             tries += 1;
-            let worker = self.worker(place, &base, deadline).await?;
+            let worker = self.worker(place, &base, deadline).await.map_err(|trouble| match trouble {
+                Trouble::Mount(error) if begun => Trouble::MountAgain(error),
+                Trouble::Down { place, seconds, .. } if begun => Trouble::Down { place, seconds, unsure: true },
+                other => other,
+            })?;
             match worker.ask(&ask, deadline).await {
                 // Every job can be done twice; a server that came back with other file handles needs a new mount.
                 Ok(answer) if tries == 1 && matches!(answer.trouble(), Some(Trouble::Stale { .. })) => {
@@ -204,31 +230,42 @@ impl Backend for Shares {
                     return Ok(answer);
                 }
                 // Another request's deadline killed the child under this one.
-                Err(Lost::Died) if tries <= 2 => base.forget(&worker).await,
-                Err(Lost::Died) => return Err(Trouble::Own(format!("{}: its child process ended", place.name()))),
-                Err(Lost::Deadline) => {
-                    base.silent(true);
+                Err(Lost::Died) if tries <= 2 => {
+                    begun = true;
+                    base.forget(&worker).await;
+                }
+                Err(lost) => {
+                    // A child that was not killed answers others: then it is this request that was too short or too large.
+                    let hangs = lost == Lost::Died || worker.is_dead();
+                    base.given_up(hangs);
                     return Err(Trouble::Hung { place: place.name(), seconds: began.elapsed().as_secs() });
                 }
             }
         }
     }
 
-    fn place(&self, export: Option<&Export>, options: &MountOptions) -> Option<Place> {
-        let options = self.defaults.and(options).reach();
-        export.map(|export| Place::Share { export: export.clone(), options })
+    fn place(&self, export: Option<&Export>, options: &MountOptions, secret: &SecretOptions) -> Option<Place> {
+        let (options, secret) = (self.defaults.and(options).reach(), secret.clone());
+        export.map(|export| Place::Share { export: export.clone(), options, secret })
     }
 
     fn places(&self) -> Vec<Place> {
-        self.known.all().into_iter().map(|(export, options)| Place::Share { export, options }).collect()
+        self.known.all().into_iter().map(|(export, options, secret)| Place::Share { export, options, secret }).collect()
     }
 
-    fn locate(&self, id: &VolumeId) -> Result<Option<Place>, Trouble> {
+    fn locate(&self, handle: &Handle) -> Result<Option<Place>, Trouble> {
         let place = |export: &Export, options: Option<&MountOptions>| {
-            let options = options.cloned().or_else(|| self.known.options_of(export));
-            Place::Share { export: export.clone(), options: options.unwrap_or_else(|| self.defaults.reach()) }
+            let known = self.known.options_of(export);
+            // A request without a secret reaches what one with a secret reached before, as long as this process lives.
+            let secret = match &known {
+                Some((_, known)) if handle.secret.is_empty() => known.clone(),
+                _ => handle.secret.clone(),
+            };
+            let options = options.cloned().or(known.map(|(options, _)| options));
+            let options = options.unwrap_or_else(|| self.defaults.reach());
+            Place::Share { export: export.clone(), options, secret }
         };
-        match id {
+        match &handle.id {
             VolumeId::Share { export: ExportName::Named(export, options), .. } => {
                 Ok(Some(place(export, options.as_ref())))
             }
@@ -242,9 +279,9 @@ impl Backend for Shares {
     }
 
     async fn reap(&self, place: &Place, lifetime: u64, now: u64) -> Result<Reaped, Trouble> {
-        let Place::Share { export, options } = place else { return Ok(Reaped::default()) };
+        let Place::Share { export, options, secret } = place else { return Ok(Reaped::default()) };
         // A child of its own, so that a removal which takes hours holds up no request, and the other way round.
-        let (worker, _) = self.open(export, options, Instant::now() + Duration::from_secs(60)).await?;
+        let (worker, _) = self.open(export, options, secret, Instant::now() + Duration::from_secs(60)).await?;
         let ask = Ask { identity: None, job: Job::Reap { lifetime, now } };
         match worker.ask(&ask, Instant::now() + REAP).await {
             Ok(Answer::Reap(reaped)) => reaped,
