@@ -51,11 +51,29 @@ fn own_namespace() {
     nix::mount::mount(None::<&str>, "/", None::<&str>, private, None::<&str>).unwrap();
 }
 
-fn directory() -> tempfile::TempDir {
+/// A temporary directory, removed with what a test mounted in it.
+struct Directory(tempfile::TempDir);
+
+impl Directory {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        for entry in fs::read_dir(self.path()).into_iter().flatten().flatten() {
+            // Most are no mount points.
+            nix::mount::umount2(&entry.path(), nix::mount::MntFlags::MNT_DETACH).ok();
+        }
+    }
+}
+
+fn directory() -> Directory {
     let directory = tempfile::tempdir().unwrap();
     // For the writers that are not root.
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    directory
+    Directory(directory)
 }
 
 fn run(program: &str, arguments: &[&str]) {
@@ -65,7 +83,7 @@ fn run(program: &str, arguments: &[&str]) {
 
 /// A file system of 1 GiB, mounted, with what makes volumes on it.
 struct Pool {
-    directory: tempfile::TempDir,
+    directory: Directory,
     probed: Probed,
     root: OwnedFd,
 }

@@ -74,7 +74,8 @@ async fn a_pods_user_may_write_unless_the_class_says_whom_it_belongs_to() {
     assert_eq!(fs::metadata(share.path.join("open/file")).unwrap().uid(), 1000);
     site.down(&open).await;
 
-    let owned = Order::on(&share, "owned").with("uid", "1000").with("gid", "1000").with("mountPermissions", "0750");
+    let owned =
+        Order::on(&share, "owned").with("uid", "1000").with("gid", "1000").with("mountPermissions", "0750");
     let (owned, target) = site.up(&owned).await;
     let stat = fs::metadata(share.path.join("owned")).unwrap();
     assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (1000, 1000, 0o750));
@@ -94,7 +95,11 @@ async fn one_target_reads_only_while_another_writes() {
     fs::write(writer.join("file"), "data").unwrap();
     assert_eq!(fs::read_to_string(reader.join("file")).unwrap(), "data");
     for path in ["file", "new"] {
-        assert_eq!(fs::write(reader.join(path), "x").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem, "{path}");
+        assert_eq!(
+            fs::write(reader.join(path), "x").unwrap_err().kind(),
+            ErrorKind::ReadOnlyFilesystem,
+            "{path}"
+        );
     }
     let refused = write_as(0, &reader.join("file"), 1).unwrap_err();
     assert!(refused.contains("Read-only file system"), "{refused}");
@@ -126,6 +131,26 @@ async fn where_all_read_the_superblock_is_read_only() {
     }
     assert!(!share.path.join("pvc-1/new").exists());
     site.down(&volume).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_given_a_volume_for_reading_gets_a_read_only_superblock() {
+    let share = Share::on("xfs");
+    let (reader, writer) = (Site::at("node-1", &[]).await, Site::at("node-2", &[]).await);
+    let order = Order::on(&share, "pvc-1");
+    let (volume, written) = writer.up(&order).await;
+    fs::write(written.join("file"), "data").unwrap();
+    let context = reader.attach_as(&volume, &order, "node-1", true).await.unwrap();
+    let staging = reader.stage_as(&volume, &order, context).await.unwrap();
+    let target = reader.publish(&volume, &order, "pod").await.unwrap();
+    assert!(reader.mount_at(&staging).superblock_read_only);
+    assert_eq!(fs::read_to_string(target.join("file")).unwrap(), "data");
+    assert_eq!(fs::write(target.join("new"), "x").unwrap_err().kind(), ErrorKind::ReadOnlyFilesystem);
+    reader.unpublish(&volume, "pod").await.unwrap();
+    reader.unstage(&volume).await.unwrap();
+    reader.detach(&volume).await.unwrap();
+    fs::write(written.join("new"), "x").unwrap();
+    writer.down(&volume).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -67,8 +67,11 @@ async fn a_life_takes_few_calls_and_no_process() {
     println!("{:26} {:>6} {:>9}  of which", "RPC, mean of 20 lives", "calls", "ms");
     for (name, cost) in &costs.0 {
         let mean = |count: u64| f64::from(u32::try_from(count).unwrap()) / f64::from(LIVES);
-        let procedures: Vec<String> =
-            cost.procedures.iter().map(|(procedure, count)| format!("{procedure} {:.1}", mean(*count))).collect();
+        let procedures: Vec<String> = cost
+            .procedures
+            .iter()
+            .map(|(procedure, count)| format!("{procedure} {:.1}", mean(*count)))
+            .collect();
         let milliseconds = cost.time.as_secs_f64() * 1000.0 / f64::from(LIVES);
         println!("{name:26} {:6.1} {milliseconds:9.2}  {}", mean(cost.calls), procedures.join(", "));
         sum += mean(cost.calls);

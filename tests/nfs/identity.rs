@@ -24,7 +24,9 @@ async fn is_not_the_one(site: &Site, volume: &kuration::csi::proto::Volume, orde
 }
 
 /// Asks again while the server comes back.
-async fn retried_status(mut ask: impl AsyncFnMut() -> Result<(), tonic::Status>) -> Result<(), tonic::Status> {
+async fn retried_status(
+    mut ask: impl AsyncFnMut() -> Result<(), tonic::Status>,
+) -> Result<(), tonic::Status> {
     retried(async || match ask().await {
         Err(status) if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) => Err(status),
         other => Ok(other),

@@ -43,7 +43,10 @@ async fn live(options: &[&str], check: impl Fn(&Entry)) {
     assert_eq!(site.mounts(), Vec::<std::path::PathBuf>::new());
     assert_eq!(share.directories(), Vec::<String>::new());
     assert_eq!((share.volumes().len(), share.trash().len()), (0, 2));
-    assert_eq!(fs::read_dir(share.path.join(".kuration/installations/default/published")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(share.path.join(".kuration/installations/default/published")).unwrap().count(),
+        0
+    );
     let (status, home) = site.driver.stop();
     assert_eq!(status.code(), Some(0));
     drop(home);

@@ -147,8 +147,7 @@ async fn many_requests_in_an_outage_are_all_answered_in_time() {
         }
         answers
     };
-    let (listed, deleted, created) =
-        tokio::join!(timed(site.list()), timed(site.delete(&volume)), creations);
+    let (listed, deleted, created) = tokio::join!(timed(site.list()), timed(site.delete(&volume)), creations);
     drop(silence);
     assert_eq!(listed.0.unwrap_err().code(), Code::Unavailable);
     assert!(deleted.0.is_err());
@@ -312,7 +311,8 @@ async fn taking_a_dead_mount_away_leaves_its_neighbour_working() {
     let site = site(&share).await;
     let (dead, neighbour) = (Order::on(&share, "dead"), Order::on(&share, "neighbour"));
     let ((dead, dead_target), (neighbour, target)) = (site.up(&dead).await, site.up(&neighbour).await);
-    let mut file = File::options().create(true).truncate(true).read(true).write(true).open(target.join("file")).unwrap();
+    let mut file =
+        File::options().create(true).truncate(true).read(true).write(true).open(target.join("file")).unwrap();
     file.write_all(b"before").unwrap();
     file.sync_all().unwrap();
 
@@ -337,7 +337,9 @@ async fn taking_a_dead_mount_away_leaves_its_neighbour_working() {
     unpublished.unwrap();
     let (unstaged, unstage) = timed(site.unstage(&dead)).await;
     unstaged.unwrap();
-    println!("with a writer and a holder on it: NodeUnpublishVolume {unpublish:?}, NodeUnstageVolume {unstage:?}");
+    println!(
+        "with a writer and a holder on it: NodeUnpublishVolume {unpublish:?}, NodeUnstageVolume {unstage:?}"
+    );
     assert!(unpublish + unstage < Duration::from_secs(20), "{unpublish:?} {unstage:?}");
     until("the writer has got its error", || writer.try_wait().unwrap().is_some());
     drop(silence);

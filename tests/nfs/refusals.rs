@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tonic::Code;
 
-use crate::server::{Share, Stopped, WithoutStatd};
+use crate::server::{Exchangeable, Share, Stopped, WithoutStatd};
 use crate::site::{Order, Site, retried, superblocks, timed, until};
 
 /// CreateVolume is refused with this code and these words; nothing is mounted afterwards.
@@ -42,8 +42,48 @@ async fn where_root_is_squashed_the_answer_says_so_and_nothing_is_left() {
 async fn a_read_only_export_is_refused() {
     let share = Share::on("readonly");
     let site = Site::new(&[]).await;
-    refused(&site, &Order::on(&share, "pvc-1"), Code::FailedPrecondition, &["read-only", "export it rw"]).await;
+    refused(&site, &Order::on(&share, "pvc-1"), Code::FailedPrecondition, &["read-only", "export it rw"])
+        .await;
     assert_eq!(crate::common::listing(&share.path), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_became_full_or_read_only_is_refused_until_it_is_well() {
+    let export = Exchangeable::new(77);
+    let site = Site::new(&[]).await;
+    let own = export.parameters();
+    let first = site.create(&Order::new("pvc-1", &own)).await.unwrap();
+    let order = Order::new("pvc-2", &own);
+    let names = || crate::common::listing(&export.path);
+    let reserved = export.path.join(".kuration/installations/default/reserved");
+
+    let filler = export.fill();
+    let status = site.create(&order).await.unwrap_err();
+    assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+    assert!(status.message().contains("no space left"), "{status}");
+    assert_eq!(names(), [".kuration", "filler", "pvc-1"]);
+    assert_eq!(crate::common::listing(&reserved), Vec::<String>::new());
+    // What is there can be deleted, for that takes no room.
+    site.delete(&first).await.unwrap();
+    fs::remove_file(filler).unwrap();
+    let second = site.create(&order).await.unwrap();
+
+    export.export(77, "ro");
+    let read_only = [
+        site.create(&Order::new("pvc-3", &own)).await.map(drop),
+        site.attach(&second, &order).await,
+        site.expand(&second, 128 << 20, 0).await.map(drop),
+        site.delete(&second).await,
+    ];
+    for answer in read_only {
+        let status = answer.unwrap_err();
+        assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
+        assert!(status.message().contains("read-only"), "{status}");
+    }
+    assert_eq!(site.list().await.unwrap(), [second.volume_id.clone()]);
+    export.export(77, "rw");
+    site.delete(&second).await.unwrap();
+    assert_eq!(names(), [".kuration"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

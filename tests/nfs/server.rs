@@ -122,7 +122,9 @@ impl WithoutStatd {
         let monitor = super::site::processes().into_iter().find(|process| process.name == "rpc.statd");
         let monitor = nix::unistd::Pid::from_raw(monitor.expect("tests/guest/nfsd started it").pid);
         nix::sys::signal::kill(monitor, nix::sys::signal::Signal::SIGTERM).expect("signalled");
-        super::site::until("rpc.statd ends", || super::site::processes().iter().all(|p| p.name != "rpc.statd"));
+        super::site::until("rpc.statd ends", || {
+            super::site::processes().iter().all(|p| p.name != "rpc.statd")
+        });
         Self
     }
 }
@@ -148,9 +150,12 @@ impl Exchangeable {
         fs::create_dir_all(&path).expect("made on the server");
         let this = Self { name, path };
         this.insert();
-        this.export(fsid);
+        this.export(fsid, "rw");
         this
     }
+
+    /// Small, so that it is soon full.
+    const SIZE: &str = "size=8m,mode=0755";
 
     /// The parameters that name it.
     pub fn parameters(&self) -> [(String, String); 2] {
@@ -158,16 +163,25 @@ impl Exchangeable {
     }
 
     fn insert(&self) {
-        run("mount", &["-t", "tmpfs", "-o", "mode=0755", "tmpfs", &self.path.to_string_lossy()]);
+        run("mount", &["-t", "tmpfs", "-o", Self::SIZE, "tmpfs", &self.path.to_string_lossy()]);
     }
 
-    fn export(&self, fsid: u32) {
-        let options = format!("rw,no_root_squash,insecure,no_subtree_check,fsid={fsid}");
+    /// Exports it, also over what it is exported as, with `rw` or `ro`.
+    pub fn export(&self, fsid: u32, access: &str) {
+        let options = format!("{access},no_root_squash,insecure,no_subtree_check,fsid={fsid}");
         run("exportfs", &["-o", &options, &format!("*:/{}", self.name)]);
     }
 
     fn withdraw(&self) {
         run("exportfs", &["-u", &format!("*:/{}", self.name)]);
+    }
+
+    /// Leaves no room on it, until the file that this gives back is removed.
+    pub fn fill(&self) -> PathBuf {
+        let path = self.path.join("filler");
+        let mut file = fs::File::create(&path).expect("made on the server");
+        std::io::copy(&mut std::io::repeat(1), &mut file).expect_err("full at last");
+        path
     }
 
     /// The server comes back with another, empty file system at the path, under the same number.
@@ -176,7 +190,7 @@ impl Exchangeable {
         self.withdraw();
         run("umount", &[&self.path.to_string_lossy()]);
         self.insert();
-        self.export(fsid);
+        self.export(fsid, "rw");
         drop(stopped);
     }
 
@@ -184,7 +198,7 @@ impl Exchangeable {
     pub fn renumber(&self, fsid: u32) {
         let stopped = Stopped::begin();
         self.withdraw();
-        self.export(fsid);
+        self.export(fsid, "rw");
         drop(stopped);
     }
 }

@@ -1,5 +1,6 @@
 //! A driver, and the sidecars and kubelet that ask it.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -34,7 +35,8 @@ pub struct Order {
 impl Order {
     /// A volume of 64 MiB that many nodes may write to.
     pub fn new(name: &str, parameters: &[(impl AsRef<str>, impl AsRef<str>)]) -> Self {
-        let owned = |(key, value): &(_, _)| (AsRef::<str>::as_ref(key).into(), AsRef::<str>::as_ref(value).into());
+        let owned =
+            |(key, value): &(_, _)| (AsRef::<str>::as_ref(key).into(), AsRef::<str>::as_ref(value).into());
         Self {
             name: name.to_owned(),
             bytes: 64 * MIB,
@@ -151,7 +153,8 @@ impl Site {
 
     /// DeleteVolume.
     pub async fn delete(&self, volume: &Volume) -> Result<(), Status> {
-        let request = proto::DeleteVolumeRequest { volume_id: volume.volume_id.clone(), ..Default::default() };
+        let request =
+            proto::DeleteVolumeRequest { volume_id: volume.volume_id.clone(), ..Default::default() };
         self.controller.clone().delete_volume(self.request(request)).await.map(drop)
     }
 
@@ -162,14 +165,27 @@ impl Site {
 
     /// The same to another node.
     pub async fn attach_to(&self, volume: &Volume, order: &Order, node: &str) -> Result<(), Status> {
+        self.attach_as(volume, order, node, false).await.map(drop)
+    }
+
+    /// The same with the request's `readonly`: the publish context.
+    pub async fn attach_as(
+        &self,
+        volume: &Volume,
+        order: &Order,
+        node: &str,
+        readonly: bool,
+    ) -> Result<HashMap<String, String>, Status> {
         let request = proto::ControllerPublishVolumeRequest {
             volume_id: volume.volume_id.clone(),
             node_id: node.to_owned(),
+            readonly,
             volume_capability: Some(order.capability()),
             volume_context: volume.volume_context.clone(),
             ..Default::default()
         };
-        self.controller.clone().controller_publish_volume(self.request(request)).await.map(drop)
+        let answer = self.controller.clone().controller_publish_volume(self.request(request)).await?;
+        Ok(answer.into_inner().publish_context)
     }
 
     /// ControllerUnpublishVolume from this site's node.
@@ -216,7 +232,8 @@ impl Site {
             capacity_range: Some(range),
             ..Default::default()
         };
-        let answer = self.controller.clone().controller_expand_volume(self.request(request)).await?.into_inner();
+        let answer =
+            self.controller.clone().controller_expand_volume(self.request(request)).await?.into_inner();
         assert!(answer.node_expansion_required, "the node confirms what it sees");
         Ok(answer.capacity_bytes)
     }
@@ -235,10 +252,20 @@ impl Site {
 
     /// NodeStageVolume; the kubelet has made the directory.
     pub async fn stage(&self, volume: &Volume, order: &Order) -> Result<PathBuf, Status> {
+        self.stage_as(volume, order, HashMap::new()).await
+    }
+
+    /// The same with what ControllerPublishVolume answered.
+    pub async fn stage_as(
+        &self,
+        volume: &Volume,
+        order: &Order,
+        publish_context: HashMap<String, String>,
+    ) -> Result<PathBuf, Status> {
         let staging = self.staging(volume);
         fs::create_dir_all(&staging).expect("the kubelet's directory");
         let mut request = common::stage(volume, &staging, order.mode);
-        request.volume_capability = Some(order.capability());
+        (request.volume_capability, request.publish_context) = (Some(order.capability()), publish_context);
         self.node.clone().node_stage_volume(self.request(request)).await?;
         Ok(staging)
     }
@@ -371,7 +398,9 @@ fn process(number: &OsStr) -> Option<Process> {
 /// Processes of the driver's program, or of one of these, that are in an uninterruptible wait, or dead and not buried.
 pub fn stuck() -> Vec<Process> {
     let mut all = processes();
-    all.retain(|process| matches!(process.state, 'D' | 'Z') && ["kuration", "dd"].contains(&process.name.as_str()));
+    all.retain(|process| {
+        matches!(process.state, 'D' | 'Z') && ["kuration", "dd"].contains(&process.name.as_str())
+    });
     all
 }
 

@@ -30,11 +30,13 @@ async fn a_delete_does_not_grow_with_the_volume_and_the_reaper_takes_the_rest() 
     assert_eq!(share.directories(), ["neighbour"]);
     assert_eq!((share.volumes().len(), share.trash().len()), (1, 4));
     // Its time is not over.
-    let site = Site::again(site.driver.kill(), "node-1", &["--trash-lifetime", "1h", "--reap-interval", "1s"]).await;
+    let site =
+        Site::again(site.driver.kill(), "node-1", &["--trash-lifetime", "1h", "--reap-interval", "1s"]).await;
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert_eq!(share.trash().len(), 4);
 
-    let site = Site::again(site.driver.kill(), "node-1", &["--trash-lifetime", "0s", "--reap-interval", "1s"]).await;
+    let site =
+        Site::again(site.driver.kill(), "node-1", &["--trash-lifetime", "0s", "--reap-interval", "1s"]).await;
     until("the trash is empty", || share.trash().is_empty());
     assert_eq!(fs::read_to_string(share.path.join("neighbour/file")).unwrap(), "data");
     assert_eq!(listing(&share.path), [".kuration", "neighbour"]);

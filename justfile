@@ -1,0 +1,21 @@
+# What is done often; `just` lists it. Nothing here is more than a name for a command.
+
+# A volume's whole life on this machine
+try:
+    cargo run --release -- try
+
+# Every test, as root; `just test quick` leaves NFS out
+test *ARGUMENTS:
+    tests/run {{ARGUMENTS}}
+
+# The static program for an empty image
+static:
+    cargo static
+
+# How fast it is on real NFS, as root
+measure *ARGUMENTS:
+    tests/measure {{ARGUMENTS}}
+
+# Help texts and other committed files that are generated
+golden:
+    UPDATE_GOLDEN=1 cargo test --test golden_help
