@@ -27,8 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             .iter()
             .filter(|field| {
                 let entry = field.type_name().rsplit('.').next().unwrap_or_default();
-                let map = |n: &prost_types::DescriptorProto| n.options.as_ref().is_some_and(|o| o.map_entry());
-                field.r#type() == Type::Message && message.nested_type.iter().any(|n| n.name() == entry && map(n))
+                let map =
+                    |n: &prost_types::DescriptorProto| n.options.as_ref().is_some_and(|o| o.map_entry());
+                field.r#type() == Type::Message
+                    && message.nested_type.iter().any(|n| n.name() == entry && map(n))
             })
             .map(|field| field.name())
             .collect();

@@ -1,20 +1,21 @@
 //! A driver process, from its settings to its end.
 
+use std::collections::HashMap;
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::service::Routes;
 
 use crate::args::{BenchArgs, TryArgs};
 use crate::backend::pool::{Pool, PoolError, image};
 use crate::backend::share::Shares;
-use crate::backend::{Backend, Volumes};
-use crate::{bench, child, trial};
+use crate::backend::{Backend, Place, Trouble, Volumes};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
@@ -24,6 +25,7 @@ use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
 use crate::telemetry::admin::AdminError;
 use crate::telemetry::metrics::VolumeCount;
 use crate::telemetry::{Admin, Metrics, logs};
+use crate::{bench, child, trial};
 
 /// Why a driver process can't do its work.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +130,8 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     let mut shares = None;
     let backend: Arc<dyn Backend> = match backend {
         BackendSettings::Share { exports } => {
-            let opened = Shares::new(installation.clone(), mount_options.clone(), &exports, &state_dir).map_err(state)?;
+            let opened = Shares::new(installation.clone(), mount_options.clone(), &exports, &state_dir)
+                .map_err(state)?;
             let opened = Arc::new(opened);
             shares = Some(Arc::clone(&opened));
             opened
@@ -236,7 +239,12 @@ fn count_children(metrics: &Metrics) {
     );
 }
 
-async fn serve_admin(admin: Admin, metrics: Metrics, readiness: watch::Receiver<Readiness>, stop: watch::Receiver<bool>) {
+async fn serve_admin(
+    admin: Admin,
+    metrics: Metrics,
+    readiness: watch::Receiver<Readiness>,
+    stop: watch::Receiver<bool>,
+) {
     let (sender, ready) = watch::channel(Err("starting".to_owned()));
     let mut from = readiness;
     let follow = async move {
@@ -297,34 +305,57 @@ fn kernel_has_nfs() -> bool {
     let listed = known.lines().any(|line| matches!(line.split_whitespace().last(), Some("nfs" | "nfs4")));
     let loadable = || {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        let index = std::fs::read_to_string(format!("/lib/modules/{release}/modules.dep")).unwrap_or_default();
-        index.lines().any(|line| line.split(':').next().is_some_and(|module| module.contains("/nfs/nfsv4.ko")))
+        let index =
+            std::fs::read_to_string(format!("/lib/modules/{release}/modules.dep")).unwrap_or_default();
+        index
+            .lines()
+            .any(|line| line.split(':').next().is_some_and(|module| module.contains("/nfs/nfsv4.ko")))
     };
     listed || loadable()
 }
 
-/// Empties the trash, for as long as the driver runs.
+/// How many volumes each place had when it was last looked at.
+type Counts = Arc<Mutex<HashMap<Place, VolumeCount>>>;
+
+/// Empties the trash, for as long as the driver runs: of each export by itself, so that one which hangs, or whose trash takes
+/// hours, holds up no other.
 async fn reap(volumes: Volumes, metrics: Metrics, lifetime: Duration, interval: Duration) {
-    let count = Arc::new(std::sync::Mutex::new(None));
-    let shown = Arc::clone(&count);
-    metrics.volumes(move || *shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let counts = Counts::default();
+    let shown = Arc::clone(&counts);
+    metrics.volumes(move || {
+        let counts = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        counts
+            .values()
+            .copied()
+            .reduce(|a, b| VolumeCount { live: a.live + b.live, trash: a.trash + b.trash })
+    });
+    let mut rounds: HashMap<Place, JoinHandle<()>> = HashMap::new();
     loop {
-        let mut sum = VolumeCount { live: 0, trash: 0 };
+        rounds.retain(|_, round| !round.is_finished());
         for place in volumes.backend().places() {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
-            match volumes.backend().reap(&place, lifetime.as_secs(), now).await {
-                Ok(reaped) => {
-                    metrics.reaped(reaped.removed);
-                    sum.live += reaped.volumes;
-                    sum.trash += reaped.waiting;
-                    if reaped.removed > 0 {
-                        tracing::info!(place = place.name(), volumes = reaped.removed, "trash removed");
-                    }
-                }
-                Err(trouble) => tracing::warn!(place = place.name(), %trouble, "the trash can't be emptied now"),
-            }
+            rounds.entry(place).or_insert_with_key(|place| {
+                let (volumes, metrics, counts) = (volumes.clone(), metrics.clone(), Arc::clone(&counts));
+                tokio::spawn(reap_place(volumes, metrics, lifetime, place.clone(), counts))
+            });
         }
-        *count.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(sum);
         tokio::time::sleep(interval).await;
+    }
+}
+
+/// One round at one place; what is there afterwards goes into `counts`.
+async fn reap_place(volumes: Volumes, metrics: Metrics, lifetime: Duration, place: Place, counts: Counts) {
+    let name = place.name();
+    let failed = |trouble: Trouble| tracing::warn!(place = name, %trouble, "the trash can't be emptied now");
+    match volumes.backend().reap(&place, lifetime.as_secs()).await {
+        Ok(reaped) => {
+            metrics.reaped(reaped.removed);
+            if reaped.removed > 0 {
+                tracing::info!(place = name, volumes = reaped.removed, "trash removed");
+            }
+            reaped.trouble.into_iter().for_each(failed);
+            let count = VolumeCount { live: reaped.volumes, trash: reaped.waiting };
+            counts.lock().unwrap_or_else(PoisonError::into_inner).insert(place, count);
+        }
+        Err(trouble) => failed(trouble),
     }
 }

@@ -18,7 +18,7 @@ use asks::{
 use common::{Driver, MIB, Mode, create, listing, mounts_beneath, node_publish, stage};
 use kuration::backend::pool::fs::Plain;
 use kuration::backend::store::Store;
-use kuration::backend::{self, Answer, Job};
+use kuration::backend::{self, Answer, Job, Reaped};
 use kuration::csi::proto::Volume;
 use tempfile::TempDir;
 use tonic::Code;
@@ -67,7 +67,7 @@ const CASES: [(&str, Step, usize); 13] = [
 ];
 
 /// What is in a pool in which volumes were, and are no more.
-const EMPTY: [&str; 10] = [
+const EMPTY: [&str; 12] = [
     ".kuration",
     ".kuration/directories",
     ".kuration/id",
@@ -78,6 +78,8 @@ const EMPTY: [&str; 10] = [
     ".kuration/installations/default/reserved",
     ".kuration/installations/default/retained",
     ".kuration/installations/default/trash",
+    ".kuration/installations/default/volumes",
+    ".kuration/lock",
 ];
 
 const MODE: Mode = Mode::SingleNodeWriter;
@@ -227,13 +229,17 @@ fn wait_for_reaper(home: &Path) {
     }
 }
 
-/// One round of the reaper, so many seconds from now.
+/// One round of the reaper, with all that is reserved so many seconds old.
 fn reap(home: &Path, seconds: u64) {
+    let written = SystemTime::now() - Duration::from_secs(seconds);
+    let reserved = home.join("pool/.kuration/installations/default/reserved");
+    for name in listing(&reserved) {
+        std::fs::File::open(reserved.join(name)).unwrap().set_modified(written).unwrap();
+    }
     let root: OwnedFd = std::fs::File::open(home.join("pool")).unwrap().into();
     let store = Store::new(root, "the pool".into(), "default".into(), Box::new(Plain::local()), Some(1.0));
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + seconds;
-    let answer = store.answer(backend::Ask { identity: None, job: Job::Reap { lifetime: 0, now } });
-    assert!(matches!(answer, Answer::Reap(Ok(_))), "{answer:?}");
+    let answer = store.answer(backend::Ask { identity: None, job: Job::Reap { lifetime: 0 } });
+    assert!(matches!(answer, Answer::Reap(Ok(Reaped { trouble: None, .. }))), "{answer:?}");
 }
 
 fn reservations(home: &Path) -> Vec<String> {
@@ -270,9 +276,7 @@ async fn survive(point: &str, step: Step, left: usize) {
     reap(home.path(), 1800);
     assert_eq!(reservations(home.path()).len(), left, "{point}: younger than an hour");
     reap(home.path(), 3601);
-    let mut empty = EMPTY.to_vec();
-    empty.push(".kuration/installations/default/volumes");
-    assert_eq!(tree(&home.path().join("pool")), empty, "{point}");
+    assert_eq!(tree(&home.path().join("pool")), EMPTY, "{point}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

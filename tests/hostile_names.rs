@@ -8,10 +8,11 @@ mod common;
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use kuration::backend::pool::fs::Plain;
 use kuration::backend::store::{FileSystem, Store};
-use kuration::backend::{Answer, Ask, Job};
+use kuration::backend::{Answer, Ask, Job, Reaped};
 use kuration::csi::ask::Create;
 use kuration::csi::proto::CreateVolumeRequest;
 use kuration::volume::{Directory, Kind, VolumeId};
@@ -158,8 +159,13 @@ fn live(kind: Kind, request: &CreateVolumeRequest) {
         }
     }
     // Long after, when all that was abandoned and thrown away goes for good.
-    let reaped = world.ask(Job::Reap { lifetime: 0, now: NOW * 2 });
-    assert!(matches!(reaped, Answer::Reap(Ok(_))), "{reaped:?}");
+    let reserved = world.outer.path().join("export/.kuration/installations/default/reserved");
+    for name in common::listing(&reserved) {
+        let file = std::fs::File::open(reserved.join(name)).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    }
+    let reaped = world.ask(Job::Reap { lifetime: 0 });
+    assert!(matches!(reaped, Answer::Reap(Ok(Reaped { trouble: None, .. }))), "{reaped:?}");
     world.untouched();
     assert_eq!(common::listing(&world.outer.path().join("export").join(good.as_str())), kept);
 }

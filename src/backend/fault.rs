@@ -11,7 +11,7 @@ pub enum Trouble {
     /// It can't be mounted. Nothing was begun.
     #[error("{0}")]
     Mount(MountError),
-    /// It can't be mounted, and an earlier request to it was given up in the middle: that one may have been carried out.
+    /// It can't be mounted, and an earlier try to make the same volume was given up in the middle: it may have been made.
     #[error("{0}; an earlier request was given up in the middle, and may have been carried out")]
     MountAgain(MountError),
     /// It stopped answering in the middle: what was asked may or may not have been done.
@@ -29,7 +29,7 @@ pub enum Trouble {
         place: String,
         /// How long ago that was seen.
         seconds: u64,
-        /// Whether an earlier request to it was given up in the middle, and may have been carried out.
+        /// Whether an earlier try to make the same volume was given up in the middle, and may have made it.
         unsure: bool,
     },
     /// Another controller changes the same record, and has for some seconds.
@@ -66,7 +66,9 @@ pub enum Trouble {
         doing: String,
     },
     /// Its file handles are gone: the server exports something else at this path now.
-    #[error("{place} is stale: the server no longer has what was mounted from it; it is mounted anew at the next try")]
+    #[error(
+        "{place} is stale: the server no longer has what was mounted from it; it is mounted anew at the next try"
+    )]
     Stale {
         /// The export or pool.
         place: String,
@@ -129,12 +131,21 @@ pub enum CreateError {
         directory: String,
     },
     /// Its directory lies in or around another volume's.
-    #[error("the directory {directory:?} lies within {other:?}, which is another volume")]
+    #[error("the directory {directory:?} lies within {other:?} or around it, and that is another volume's")]
     Nested {
         /// The directory asked for.
         directory: String,
         /// The volume in the way.
         other: String,
+    },
+    /// Its directory lies on another file system than the trash.
+    #[error(
+        "the directory {directory:?} lies on another file system than the top of the export, so a delete could not move it to \
+         the trash; set onDelete: retain, or make that file system a share of its own"
+    )]
+    OtherFileSystem {
+        /// The directory asked for.
+        directory: String,
     },
     /// It doesn't fit.
     #[error("{bytes} bytes do not fit: {available} bytes are free of what the pool promises in all")]

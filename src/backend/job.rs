@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::fault::{
-    CapacityFault, CreateError, DeleteError, ExpandError, FindError, ListError, PublishError, Trouble, UnpublishError,
+    CapacityFault, CreateError, DeleteError, ExpandError, FindError, ListError, PublishError, Trouble,
+    UnpublishError,
 };
 use crate::mount::NfsMount;
 use crate::volume::{Identity, Key, Publication, Volume, Wanted};
@@ -77,8 +78,6 @@ pub enum Job {
     Reap {
         /// Lifetime in seconds.
         lifetime: u64,
-        /// The clock, in seconds since 1970.
-        now: u64,
     },
     /// Answer at once; tells that the export answers.
     Ping,
@@ -117,9 +116,10 @@ impl Answer {
     /// The trouble that the export or pool itself is in, if that is what the answer says.
     pub fn trouble(&self) -> Option<&Trouble> {
         match self {
-            Self::Open(Err(trouble)) | Self::Ping(Err(trouble)) | Self::Reap(Err(trouble)) | Self::Refused(trouble) => {
-                Some(trouble)
-            }
+            Self::Open(Err(trouble))
+            | Self::Ping(Err(trouble))
+            | Self::Reap(Err(trouble))
+            | Self::Refused(trouble) => Some(trouble),
             Self::Create(Err(CreateError::Trouble(trouble)))
             | Self::Delete(Err(DeleteError::Trouble(trouble)))
             | Self::Find(Err(FindError::Trouble(trouble)))
@@ -154,7 +154,7 @@ pub struct Room {
 }
 
 /// What one round of the reaper did.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reaped {
     /// Volumes removed for good.
     pub removed: u64,
@@ -162,4 +162,6 @@ pub struct Reaped {
     pub waiting: u64,
     /// Volumes that there are, outside the trash.
     pub volumes: u64,
+    /// Why some of it could not be done; the first reason of several.
+    pub trouble: Option<Trouble>,
 }

@@ -13,7 +13,8 @@ pub mod store;
 mod volumes;
 
 pub use fault::{
-    CapacityFault, CreateError, DeleteError, ExpandError, FindError, ListError, PublishError, Trouble, UnpublishError,
+    CapacityFault, CreateError, DeleteError, ExpandError, FindError, ListError, PublishError, Trouble,
+    UnpublishError,
 };
 pub use job::{Answer, Ask, Job, Page, Reaped, Room};
 pub use volumes::{Backend, Handle, Local, Place, Position, Volumes};

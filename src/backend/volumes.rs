@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::job::{Ask, Reaped};
 use super::{
-    Answer, CapacityFault, CreateError, DeleteError, ExpandError, FindError, Job, ListError, PublishError, Room, Trouble,
-    UnpublishError,
+    Answer, CapacityFault, CreateError, DeleteError, ExpandError, FindError, Job, ListError, PublishError,
+    Room, Trouble, UnpublishError,
 };
 use crate::plan::Origin;
 use crate::volume::{
@@ -79,7 +79,8 @@ pub trait Backend: Send + Sync {
     async fn run(&self, place: &Place, ask: Ask, deadline: Instant) -> Result<Answer, Trouble>;
 
     /// The place that a class's parameters and mount options speak of; `None` where they name none.
-    fn place(&self, export: Option<&Export>, options: &MountOptions, secret: &SecretOptions) -> Option<Place>;
+    fn place(&self, export: Option<&Export>, options: &MountOptions, secret: &SecretOptions)
+    -> Option<Place>;
 
     /// The places that are known now.
     fn places(&self) -> Vec<Place>;
@@ -88,7 +89,7 @@ pub trait Backend: Send + Sync {
     fn locate(&self, handle: &Handle) -> Result<Option<Place>, Trouble>;
 
     /// Removes old trash. Unlike [`Backend::run`] this may take hours, and disturbs no request.
-    async fn reap(&self, place: &Place, lifetime: u64, now: u64) -> Result<Reaped, Trouble>;
+    async fn reap(&self, place: &Place, lifetime: u64) -> Result<Reaped, Trouble>;
 
     /// The volume's directory, where it is on this machine.
     async fn local(&self, id: &VolumeId) -> Result<Option<Local>, FindError>;
@@ -173,7 +174,8 @@ impl Volumes {
     /// Looks a volume up.
     pub async fn find(&self, handle: &Handle, deadline: Instant) -> Result<Volume, FindError> {
         let place = self.backend.locate(handle)?.ok_or(FindError::NotFound)?;
-        let (_, volume) = asked!(self, &place, Some(&handle.id), Job::Find { key: handle.id.key() }, deadline, Find);
+        let (_, volume) =
+            asked!(self, &place, Some(&handle.id), Job::Find { key: handle.id.key() }, deadline, Find);
         Ok(volume)
     }
 
@@ -192,9 +194,21 @@ impl Volumes {
     }
 
     /// Forgets that a node, or any node, has a volume; success where there is no such volume.
-    pub async fn unpublish(&self, handle: &Handle, node: Option<String>, deadline: Instant) -> Result<(), UnpublishError> {
+    pub async fn unpublish(
+        &self,
+        handle: &Handle,
+        node: Option<String>,
+        deadline: Instant,
+    ) -> Result<(), UnpublishError> {
         let Some(place) = self.backend.locate(handle)? else { return Ok(()) };
-        asked!(self, &place, Some(&handle.id), Job::Unpublish { key: handle.id.key(), node }, deadline, Unpublish);
+        asked!(
+            self,
+            &place,
+            Some(&handle.id),
+            Job::Unpublish { key: handle.id.key(), node },
+            deadline,
+            Unpublish
+        );
         Ok(())
     }
 

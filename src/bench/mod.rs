@@ -164,7 +164,8 @@ pub async fn run(options: BenchOptions) -> Result<Report, BenchError> {
 /// The bare system calls, on the export of the parameters `server` and `share`.
 async fn bare(options: &BenchOptions) -> Result<Vec<Summary>, BenchError> {
     let parameters = Parameters::parse(Kind::Share, &options.parameters).map_err(io::Error::other)?;
-    let export = parameters.export.ok_or_else(|| io::Error::other("--raw needs the parameters server and share"))?;
+    let export =
+        parameters.export.ok_or_else(|| io::Error::other("--raw needs the parameters server and share"))?;
     let flags = MountOptions::parse(&options.mount_flags).map_err(io::Error::other)?;
     Ok(raw::measure(&export, &flags).await?)
 }

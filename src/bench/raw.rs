@@ -22,12 +22,13 @@ const RECORD: usize = 900;
 pub async fn measure(export: &Export, options: &MountOptions) -> io::Result<Vec<Summary>> {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     let none = SecretOptions::default();
-    let found = negotiate(export, export.path(), (options, &none), (false, false), deadline, |mount, _| async move {
-        let mounted = tokio::task::spawn_blocking(move || mount_detached(&mount).map(|_| ())).await;
-        mounted.unwrap_or_else(|error| {
-            Err(crate::mount::MountError::Other { source_: "raw".to_owned(), why: error.to_string() })
-        })
-    });
+    let found =
+        negotiate(export, export.path(), (options, &none), (false, false), deadline, |mount, _| async move {
+            let mounted = tokio::task::spawn_blocking(move || mount_detached(&mount).map(|_| ())).await;
+            mounted.unwrap_or_else(|error| {
+                Err(crate::mount::MountError::Other { source_: "raw".to_owned(), why: error.to_string() })
+            })
+        });
     let found = found.await.map_err(io::Error::other)?;
     let name = format!("kuration-bench-{}", uuid());
     let base = NfsMount {
@@ -39,7 +40,8 @@ pub async fn measure(export: &Export, options: &MountOptions) -> io::Result<Vec<
         read_only: false,
         own_superblock: false,
     };
-    let volume = NfsMount { source: export.source(&export.path_of(&name)), own_superblock: true, ..base.clone() };
+    let volume =
+        NfsMount { source: export.source(&export.path_of(&name)), own_superblock: true, ..base.clone() };
     tokio::task::spawn_blocking(move || on(&base, &volume, &name)).await.map_err(io::Error::other)?
 }
 

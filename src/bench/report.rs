@@ -171,7 +171,12 @@ impl Report {
             "\n{:28} {:>6} {:>9} {:>9} {:>9} {:>9}",
             "milliseconds", "n", "p50", "p95", "p99", "max"
         )?;
-        let rows = self.bare.iter().chain(std::iter::once(&self.floor)).chain(&self.rpcs).chain(std::iter::once(&self.life_cycle));
+        let rows = self
+            .bare
+            .iter()
+            .chain(std::iter::once(&self.floor))
+            .chain(&self.rpcs)
+            .chain(std::iter::once(&self.life_cycle));
         for row in rows {
             let Summary { name, count, p50, p95, p99, max } = row;
             let name = if name == "Probe" { "Probe (the floor)" } else { name };

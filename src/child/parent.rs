@@ -75,7 +75,13 @@ impl<J: Serialize, A: DeserializeOwned> Child<J, A> {
             process: Mutex::new(Some(process)),
         });
         tokio::spawn(receive(reader, Arc::clone(&shared)));
-        Ok(Self { shared, writer: tokio::sync::Mutex::new(writer), next: AtomicU64::new(0), role, types: PhantomData })
+        Ok(Self {
+            shared,
+            writer: tokio::sync::Mutex::new(writer),
+            next: AtomicU64::new(0),
+            role,
+            types: PhantomData,
+        })
     }
 
     /// Asks, and waits for the answer until `deadline`. Where the child has answered nobody for a while then, it is killed, and

@@ -35,7 +35,8 @@ where
                 };
                 let Ok((id, job)) = job else { return };
                 let message = encode(id, &answer(job));
-                let sent = message.and_then(|m| writer.lock().map_err(|_| io::ErrorKind::Other)?.write_all(&m));
+                let sent =
+                    message.and_then(|m| writer.lock().map_err(|_| io::ErrorKind::Other)?.write_all(&m));
                 if sent.is_err() {
                     // The parent is gone, or the answer can't be told: an end that the parent sees, not a silent wait.
                     std::process::exit(1);
@@ -73,7 +74,9 @@ fn read<J: DeserializeOwned>(reader: &mut impl Read) -> io::Result<Option<(u64, 
     let mut length = [0; 4];
     match reader.read_exact(&mut length) {
         // The parent closed the socket, or was killed with something unread in it.
-        Err(error) if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) => {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
+        {
             return Ok(None);
         }
         other => other?,

@@ -7,8 +7,8 @@ use tonic::Status;
 
 use super::proto;
 use crate::volume::{
-    Access, AccessError, Capability, Capacity, Export, Directory, Fingerprint, Key, Kind, Mode, MountOptions, Parameters,
-    SecretOptions, Wanted, check_name, has_control,
+    Access, AccessError, Capability, Capacity, Directory, Export, Fingerprint, Key, Kind, Mode, MountOptions,
+    Parameters, SecretOptions, Wanted, check_name, has_control,
 };
 
 /// Longest path accepted, in bytes: PATH_MAX with its NUL. The specification demands at least 128.
@@ -33,7 +33,9 @@ pub fn volume_id(id: &str) -> Result<&str, Status> {
         return Err(invalid("volume_id is missing"));
     }
     if id.len() > MAX_VOLUME_ID || has_control(id) {
-        return Err(invalid(format!("volume_id has over {MAX_VOLUME_ID} bytes or holds a control character")));
+        return Err(invalid(format!(
+            "volume_id has over {MAX_VOLUME_ID} bytes or holds a control character"
+        )));
     }
     Ok(id)
 }
@@ -94,7 +96,9 @@ pub fn capability(given: Option<&proto::VolumeCapability>) -> Result<Capability,
     };
     let bytes: usize = mount.mount_flags.iter().map(String::len).sum();
     if bytes > MAX_MAP {
-        return Err(invalid(format!("mount_flags have {bytes} bytes together; at most {MAX_MAP} are allowed")));
+        return Err(invalid(format!(
+            "mount_flags have {bytes} bytes together; at most {MAX_MAP} are allowed"
+        )));
     }
     // Read for its own sake: a misspelt option is refused at the first RPC that carries it.
     MountOptions::parse(&mount.mount_flags)?;
@@ -118,7 +122,8 @@ pub fn range(range: Option<&proto::CapacityRange>) -> Result<(i64, i64), Status>
 
 /// The mount options in the secret `mountOptions` of a request, if it has one.
 pub fn secret(secrets: &HashMap<String, String>) -> Result<SecretOptions, Status> {
-    let value = secrets.iter().find(|(key, _)| key.eq_ignore_ascii_case("mountOptions")).map(|(_, value)| value);
+    let value =
+        secrets.iter().find(|(key, _)| key.eq_ignore_ascii_case("mountOptions")).map(|(_, value)| value);
     // The message names no option out of a secret.
     let refused = |_| invalid("the secret's mountOptions hold an option that is unknown, or malformed");
     MountOptions::parse(value).map(SecretOptions::new).map_err(refused)
@@ -158,15 +163,21 @@ impl Create {
     ) -> Result<Self, Status> {
         check_name(&request.name)?;
         if request.volume_content_source.is_some() {
-            return Err(invalid("volume_content_source can't be had: this driver makes no snapshots or clones yet"));
+            return Err(invalid(
+                "volume_content_source can't be had: this driver makes no snapshots or clones yet",
+            ));
         }
         if !request.mutable_parameters.is_empty() {
-            return Err(invalid("mutable_parameters can't be had: this driver has no VolumeAttributesClass yet"));
+            return Err(invalid(
+                "mutable_parameters can't be had: this driver has no VolumeAttributesClass yet",
+            ));
         }
         let mut capabilities = capabilities(&request.volume_capabilities)?;
         let bytes: usize = request.parameters.iter().map(|(key, value)| key.len() + value.len()).sum();
         if bytes > MAX_MAP {
-            return Err(invalid(format!("parameters have {bytes} bytes together; at most {MAX_MAP} are allowed")));
+            return Err(invalid(format!(
+                "parameters have {bytes} bytes together; at most {MAX_MAP} are allowed"
+            )));
         }
         let parameters = Parameters::parse(kind, &request.parameters)?;
         let (required, limit) = range(request.capacity_range.as_ref())?;
@@ -210,7 +221,8 @@ impl Source {
             let found = context.iter().find(|(k, _)| k.eq_ignore_ascii_case(key));
             found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
         };
-        let missing = |key: &str| invalid(format!("volume_context lacks {key:?}, so the volume's server is not known"));
+        let missing =
+            |key: &str| invalid(format!("volume_context lacks {key:?}, so the volume's server is not known"));
         let server = value("server").ok_or_else(|| missing("server"))?;
         let share = value("share").ok_or_else(|| missing("share"))?;
         let export = Export::new(server, share)?;

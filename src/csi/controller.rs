@@ -5,9 +5,9 @@ use std::time::SystemTime;
 
 use tonic::{Request, Response, Status};
 
+use super::ask;
 use super::pending::{Limits, alone};
 use super::proto::{self, controller_server, controller_service_capability};
-use super::ask;
 use crate::backend::{Handle, Place, Position, Volumes};
 use crate::inflight::InFlight;
 use crate::telemetry::name_volume;
@@ -118,7 +118,8 @@ impl controller_server::Controller for Controller {
         let deadline = self.limits.deadline(&request);
         let request = request.into_inner();
         let kind = self.volumes.backend().kind();
-        let ask::Create { mut wanted, export, options, secret } = ask::Create::parse(&request, kind, &self.installation, now())?;
+        let ask::Create { mut wanted, export, options, secret } =
+            ask::Create::parse(&request, kind, &self.installation, now())?;
         self.check_topology(request.accessibility_requirements.as_ref())?;
         let place = self.place(export.as_ref(), &options, &secret)?;
         wanted.mount_options = match &place {
@@ -203,14 +204,19 @@ impl controller_server::Controller for Controller {
         let handle = known(volume_id, &request.secrets)?.ok_or_else(|| no_volume(volume_id))?;
         let volume = self.volumes.find(&handle, deadline).await?;
         let context = self.shown(&handle.id, self.export_of(&handle.id).as_ref(), &volume).volume_context;
-        let refused = |message: String| proto::ValidateVolumeCapabilitiesResponse { confirmed: None, message };
+        let refused =
+            |message: String| proto::ValidateVolumeCapabilitiesResponse { confirmed: None, message };
         let answer = if let Err(status) = ask::capabilities(&request.volume_capabilities) {
             refused(status.message().to_owned())
         } else if request.volume_context.iter().any(|(key, value)| context.get(key) != Some(value)) {
             refused(format!("the volume's context is {context:?}"))
         } else if !request.mutable_parameters.is_empty() {
-            refused("mutable_parameters can't be had: this driver has no VolumeAttributesClass yet".to_owned())
-        } else if let Err(error) = same_parameters(self.volumes.backend().kind(), &request.parameters, &volume) {
+            refused(
+                "mutable_parameters can't be had: this driver has no VolumeAttributesClass yet".to_owned(),
+            )
+        } else if let Err(error) =
+            same_parameters(self.volumes.backend().kind(), &request.parameters, &volume)
+        {
             refused(error)
         } else {
             let confirmed = Confirmed {
@@ -238,11 +244,15 @@ impl controller_server::Controller for Controller {
         };
         let after = match request.starting_token.as_str() {
             "" => None,
-            token => Some(position(token).ok_or_else(|| Status::aborted("starting_token is not one that was given out"))?),
+            token => Some(
+                position(token)
+                    .ok_or_else(|| Status::aborted("starting_token is not one that was given out"))?,
+            ),
         };
         let (listed, next) = self.volumes.list(after, most, deadline).await?;
         let entries = listed.iter().map(|(id, volume)| {
-            let published_node_ids = volume.published.iter().map(|publication| publication.node.clone()).collect();
+            let published_node_ids =
+                volume.published.iter().map(|publication| publication.node.clone()).collect();
             let status = VolumeStatus { published_node_ids };
             Entry { volume: Some(self.shown(id, self.export_of(id).as_ref(), volume)), status: Some(status) }
         });
@@ -267,11 +277,16 @@ impl controller_server::Controller for Controller {
         let place = match self.volumes.backend().kind() {
             Kind::Share if named => {
                 let parameters = crate::volume::Parameters::parse(Kind::Share, &request.parameters)?;
-                Some(self.place(parameters.export.as_ref(), &MountOptions::default(), &SecretOptions::default())?)
+                Some(self.place(
+                    parameters.export.as_ref(),
+                    &MountOptions::default(),
+                    &SecretOptions::default(),
+                )?)
             }
             Kind::Share | Kind::Pool => None,
         };
-        let room = if elsewhere { Default::default() } else { self.volumes.capacity(place, deadline).await? };
+        let room =
+            if elsewhere { Default::default() } else { self.volumes.capacity(place, deadline).await? };
         let bytes = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         Ok(Response::new(proto::GetCapacityResponse {
             available_capacity: bytes(room.available),
@@ -298,7 +313,9 @@ impl controller_server::Controller for Controller {
         ];
         let capabilities = all
             .into_iter()
-            .map(|kind| proto::ControllerServiceCapability { r#type: Some(Type::Rpc(Rpc { r#type: kind.into() })) })
+            .map(|kind| proto::ControllerServiceCapability {
+                r#type: Some(Type::Rpc(Rpc { r#type: kind.into() })),
+            })
             .collect();
         Ok(Response::new(proto::ControllerGetCapabilitiesResponse { capabilities }))
     }
@@ -336,7 +353,8 @@ impl controller_server::Controller for Controller {
         let volume_id = ask::volume_id(&request.volume_id)?;
         let handle = known(volume_id, &HashMap::new())?.ok_or_else(|| no_volume(volume_id))?;
         let volume = self.volumes.find(&handle, deadline).await?;
-        let published_node_ids = volume.published.iter().map(|publication| publication.node.clone()).collect();
+        let published_node_ids =
+            volume.published.iter().map(|publication| publication.node.clone()).collect();
         Ok(Response::new(proto::ControllerGetVolumeResponse {
             volume: Some(self.shown(&handle.id, self.export_of(&handle.id).as_ref(), &volume)),
             status: Some(VolumeStatus { published_node_ids }),

@@ -135,10 +135,14 @@ impl Node {
     ) -> Result<(), Status> {
         self.mounter.check(staging, deadline).await?;
         let staging = staging.to_owned();
-        let bound = tokio::task::spawn_blocking(move || linux::bind_directory(&local.directory, &staging, attributes));
+        let bound = tokio::task::spawn_blocking(move || {
+            linux::bind_directory(&local.directory, &staging, attributes)
+        });
         match bound.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(errno)) => Err(Status::internal(format!("the volume's directory can't be bound: {errno}"))),
+            Ok(Err(errno)) => {
+                Err(Status::internal(format!("the volume's directory can't be bound: {errno}")))
+            }
             Err(error) => Err(Status::internal(error.to_string())),
         }
     }
@@ -161,14 +165,18 @@ impl Node {
             && !origin.is_shown_by(entry)
         {
             let (staging, source) = (staging.display(), &entry.source);
-            return Err(Status::failed_precondition(format!("the volume is not staged at {staging}, but {source} is")));
+            return Err(Status::failed_precondition(format!(
+                "the volume is not staged at {staging}, but {source} is"
+            )));
         }
         match plan::node_publish(&staging, &target, ask.access, &table) {
             NodePublish::Done => Ok(()),
             NodePublish::NotStaged => {
                 Err(Status::failed_precondition(format!("the volume is not staged at {}", staging.display())))
             }
-            NodePublish::Differs(what) => Err(Status::already_exists(format!("{}: {what}", target.display()))),
+            NodePublish::Differs(what) => {
+                Err(Status::already_exists(format!("{}: {what}", target.display())))
+            }
             NodePublish::OtherTarget(other) => Err(Status::failed_precondition(format!(
                 "the volume is published at {other} on this node, and access mode {} allows no second target",
                 ask.access.mode
@@ -205,7 +213,10 @@ impl Node {
             Some(staged) => entry.same_as(staged),
             // The note is lost; then the id says where the mount must come from.
             None => match volume_id.parse::<VolumeId>() {
-                Ok(VolumeId::Share { export: ExportName::Named(export, _), .. } | VolumeId::Peer { export, .. }) => {
+                Ok(
+                    VolumeId::Share { export: ExportName::Named(export, _), .. }
+                    | VolumeId::Peer { export, .. },
+                ) => {
                     let below = entry.source.strip_prefix(&export.to_string());
                     entry.is_nfs() && below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
                 }
@@ -308,7 +319,9 @@ impl node_server::Node for Node {
         let target = ask::path("target_path", &request.target_path)?;
         let capability = ask::capability(request.volume_capability.as_ref())?;
         if request.staging_target_path.is_empty() {
-            return Err(Status::failed_precondition("staging_target_path is missing: a volume is staged first"));
+            return Err(Status::failed_precondition(
+                "staging_target_path is missing: a volume is staged first",
+            ));
         }
         let staging = ask::path("staging_target_path", &request.staging_target_path)?;
         let readonly = request.readonly || read_only(&request.publish_context);
@@ -352,7 +365,10 @@ impl node_server::Node for Node {
             return Err(Status::invalid_argument("volume_path is missing"));
         }
         let nowhere = |why: Status| {
-            Status::not_found(format!("volume {volume_id:?} is not at a path that can't be: {}", why.message()))
+            Status::not_found(format!(
+                "volume {volume_id:?} is not at a path that can't be: {}",
+                why.message()
+            ))
         };
         let path = ask::path("volume_path", &request.volume_path).map_err(nowhere)?;
         let (path, _) = self.mount_of(volume_id, &path).await?;
@@ -389,7 +405,10 @@ impl node_server::Node for Node {
             ask::capability(request.volume_capability.as_ref())?;
         }
         let nowhere = |why: Status| {
-            Status::not_found(format!("volume {volume_id:?} is not at a path that can't be: {}", why.message()))
+            Status::not_found(format!(
+                "volume {volume_id:?} is not at a path that can't be: {}",
+                why.message()
+            ))
         };
         let path = ask::path("volume_path", &request.volume_path).map_err(nowhere)?;
         // Between stage and publish the CO names the target that it will publish at; the staged mount will do.
@@ -418,7 +437,8 @@ impl node_server::Node for Node {
                 "this node sees {seen} bytes, and {wanted} are asked for: expand the volume at the controller first"
             )));
         }
-        let capacity_bytes = i64::try_from(wanted.max(if wanted == 0 { seen } else { 0 })).unwrap_or(i64::MAX);
+        let capacity_bytes =
+            i64::try_from(wanted.max(if wanted == 0 { seen } else { 0 })).unwrap_or(i64::MAX);
         Ok(Response::new(proto::NodeExpandVolumeResponse { capacity_bytes }))
     }
 

@@ -23,6 +23,10 @@ impl Limits {
     }
 }
 
+/// What is given up at its deadline says what went wrong; this much later somebody else answers for it. Less than the
+/// margin that lies between our deadline and that of a client who waits for two seconds or more.
+const LATE: Duration = Duration::from_millis(200);
+
 /// Does `work` for `object`, alone, to its end: also when the caller goes away, since half a volume helps nobody. A second
 /// call meanwhile waits for it until its own `deadline`.
 pub async fn alone<T: Send + 'static>(
@@ -43,9 +47,13 @@ pub async fn alone<T: Send + 'static>(
         },
         span,
     ));
-    match tokio::time::timeout_at(deadline, task).await {
-        Ok(done) => done.unwrap_or_else(|error| Err(Status::internal(format!("the operation broke off: {error}")))),
-        Err(_) => Err(Status::deadline_exceeded("the operation takes longer and goes on; the next try waits for it")),
+    match tokio::time::timeout_at(deadline + LATE, task).await {
+        Ok(done) => {
+            done.unwrap_or_else(|error| Err(Status::internal(format!("the operation broke off: {error}"))))
+        }
+        Err(_) => Err(Status::deadline_exceeded(
+            "the operation takes longer and goes on; the next try waits for it",
+        )),
     }
 }
 
@@ -63,7 +71,8 @@ mod tests {
         let (release, wait) = tokio::sync::oneshot::channel::<()>();
         let held = inflight.clone();
         let first = tokio::spawn(async move {
-            alone(&held, "v".into(), within(9000), async { wait.await.map_err(|_| Status::internal("")) }).await
+            alone(&held, "v".into(), within(9000), async { wait.await.map_err(|_| Status::internal("")) })
+                .await
         });
         tokio::time::sleep(Duration::from_millis(5)).await;
         let second = alone(&inflight, "v".into(), within(20), async { Ok(()) }).await;

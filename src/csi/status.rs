@@ -6,7 +6,8 @@
 use tonic::{Code, Status};
 
 use crate::backend::{
-    CapacityFault, CreateError, DeleteError, ExpandError, FindError, ListError, PublishError, Trouble, UnpublishError,
+    CapacityFault, CreateError, DeleteError, ExpandError, FindError, ListError, PublishError, Trouble,
+    UnpublishError,
 };
 use crate::mount::{MeasureError, MountError, UnmountError};
 use crate::volume::{
@@ -16,13 +17,17 @@ use crate::volume::{
 /// Why an export can't be mounted.
 pub fn mount_code(error: &MountError) -> Code {
     match error {
-        MountError::Resolve { .. } | MountError::Refused { .. } | MountError::Unreachable { .. } => Code::Unavailable,
+        MountError::Resolve { .. } | MountError::Refused { .. } | MountError::Unreachable { .. } => {
+            Code::Unavailable
+        }
         MountError::TimedOut { .. } => Code::DeadlineExceeded,
         MountError::Denied { .. }
         | MountError::NoSuchPath { .. }
         | MountError::NoLockDaemon { .. }
         | MountError::NoClient(_) => Code::FailedPrecondition,
-        MountError::Version { .. } | MountError::Options { .. } | MountError::Target { .. } => Code::InvalidArgument,
+        MountError::Version { .. } | MountError::Options { .. } | MountError::Target { .. } => {
+            Code::InvalidArgument
+        }
         MountError::Other { .. } => Code::Internal,
     }
 }
@@ -56,12 +61,14 @@ pub fn create_code(error: &CreateError) -> Code {
     match error {
         CreateError::Trouble(trouble) => match trouble {
             // Given up in the middle, now or before: the volume may be there, and the retry will find it.
-            Trouble::Hung { .. } | Trouble::MountAgain(_) | Trouble::Down { unsure: true, .. } => trouble_code(trouble),
+            Trouble::Hung { .. } | Trouble::MountAgain(_) | Trouble::Down { unsure: true, .. } => {
+                trouble_code(trouble)
+            }
             other => terminal(trouble_code(other)),
         },
         CreateError::Differs(_) => Code::AlreadyExists,
         CreateError::Occupied { .. } => Code::FailedPrecondition,
-        CreateError::Nested { .. } => Code::InvalidArgument,
+        CreateError::Nested { .. } | CreateError::OtherFileSystem { .. } => Code::InvalidArgument,
         CreateError::TooLarge { .. } => Code::OutOfRange,
     }
 }
@@ -195,7 +202,8 @@ mod tests {
     use super::*;
     use crate::volume::{Identity, Version};
 
-    const MAY_STILL_RUN: [Code; 4] = [Code::Unavailable, Code::Aborted, Code::Cancelled, Code::DeadlineExceeded];
+    const MAY_STILL_RUN: [Code; 4] =
+        [Code::Unavailable, Code::Aborted, Code::Cancelled, Code::DeadlineExceeded];
 
     fn text() -> String {
         "x".to_owned()
@@ -260,9 +268,12 @@ mod tests {
 
     #[test]
     fn a_list_that_lacks_an_export_is_unavailable() {
-        for trouble in every_trouble_that_left_nothing().into_iter().chain([Trouble::Hung { place: text(), seconds: 1 }]) {
+        for trouble in
+            every_trouble_that_left_nothing().into_iter().chain([Trouble::Hung { place: text(), seconds: 1 }])
+        {
             let code = list_code(&ListError::Trouble(trouble.clone()));
-            let expected = if matches!(trouble, Trouble::Damaged { .. }) { Code::Internal } else { Code::Unavailable };
+            let expected =
+                if matches!(trouble, Trouble::Damaged { .. }) { Code::Internal } else { Code::Unavailable };
             assert_eq!(code, expected, "{trouble:?}");
         }
     }

@@ -8,7 +8,9 @@ use crate::volume::Version;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum MountError {
     /// The server's name has no address.
-    #[error("the server {server:?} has no address: {why}; check its name, and /etc/hosts or DNS where this process runs")]
+    #[error(
+        "the server {server:?} has no address: {why}; check its name, and /etc/hosts or DNS where this process runs"
+    )]
     Resolve {
         /// The name.
         server: String,
@@ -16,7 +18,9 @@ pub enum MountError {
         why: String,
     },
     /// Nothing listens there.
-    #[error("{source_} ({address}): connection refused: no NFS server listens on that port; is it started, and the port open?")]
+    #[error(
+        "{source_} ({address}): connection refused: no NFS server listens on that port; is it started, and the port open?"
+    )]
     Refused {
         /// server:/path.
         source_: String,
@@ -34,7 +38,9 @@ pub enum MountError {
         why: String,
     },
     /// No answer within the deadline.
-    #[error("{source_} ({address}): no answer within {seconds} s; the mount was given up and its process ended")]
+    #[error(
+        "{source_} ({address}): no answer within {seconds} s; the mount was given up and its process ended"
+    )]
     TimedOut {
         /// server:/path.
         source_: String,

@@ -100,7 +100,8 @@ fn at(target: &Path) -> impl Fn(String) -> MountError + '_ {
 fn stage(mount: &NfsMount, target: &Path) -> Result<(), MountError> {
     usable(target)?;
     let detached = mount_detached(mount)?;
-    linux::attach(detached.as_fd(), target).map_err(|errno| at(target)(format!("can't be mounted at: {errno}")))
+    linux::attach(detached.as_fd(), target)
+        .map_err(|errno| at(target)(format!("can't be mounted at: {errno}")))
 }
 
 fn bind(source: &Path, target: &Path, read_only: bool) -> Result<(), MountError> {

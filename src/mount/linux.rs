@@ -18,7 +18,8 @@ pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
 
 /// Shows the directory behind `source` at `target` too, with `flags` in force before anybody can see it.
 pub fn bind(source: &Path, target: &Path, flags: MountAttrFlags) -> io::Result<()> {
-    let clone = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_NO_AUTOMOUNT;
+    let clone =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_NO_AUTOMOUNT;
     let tree = open_tree(rustix::fs::CWD, source, clone | OpenTreeFlags::AT_SYMLINK_NOFOLLOW)?;
     set_attributes(tree.as_fd(), flags)?;
     attach(tree.as_fd(), target)
@@ -100,7 +101,11 @@ pub fn shut_down(device: &str) -> bool {
 }
 
 /// Shows an open directory at `target`, with these attributes.
-pub fn bind_directory(source: &std::os::fd::OwnedFd, target: &Path, attributes: Attributes) -> io::Result<()> {
+pub fn bind_directory(
+    source: &std::os::fd::OwnedFd,
+    target: &Path,
+    attributes: Attributes,
+) -> io::Result<()> {
     bind_open(source.as_fd(), target, super::nfs::flags(attributes))
 }
 

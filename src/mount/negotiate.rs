@@ -70,7 +70,9 @@ where
                 // A kernel may have a client for version 3 and none for 4.
                 Err(error @ MountError::NoClient(_)) => last = Some(error),
                 Err(
-                    error @ (MountError::Refused { .. } | MountError::Unreachable { .. } | MountError::TimedOut { .. }),
+                    error @ (MountError::Refused { .. }
+                    | MountError::Unreachable { .. }
+                    | MountError::TimedOut { .. }),
                 ) => {
                     last = Some(error);
                     break;
@@ -92,7 +94,8 @@ async fn resolve(server: &str, deadline: Instant) -> Result<Vec<IpAddr>, MountEr
     let name = server.to_owned();
     let lookup = tokio::task::spawn_blocking(move || {
         // libc in an image without nsswitch.conf asks DNS first, and believes its "no" before it looks into the file.
-        let hosts = std::fs::read_to_string("/etc/hosts").map(|hosts| in_hosts(&hosts, &name)).unwrap_or_default();
+        let hosts =
+            std::fs::read_to_string("/etc/hosts").map(|hosts| in_hosts(&hosts, &name)).unwrap_or_default();
         if hosts.is_empty() {
             (name.as_str(), 2049).to_socket_addrs().map(|found| found.map(|socket| socket.ip()).collect())
         } else {
@@ -119,7 +122,10 @@ fn in_hosts(hosts: &str, name: &str) -> Vec<IpAddr> {
     let lines = hosts.lines().map(|line| line.split('#').next().unwrap_or_default());
     let named = lines.filter_map(|line| {
         let (address, names) = line.trim().split_once(char::is_whitespace)?;
-        names.split_whitespace().any(|other| other.eq_ignore_ascii_case(name)).then(|| address.parse().ok())?
+        names
+            .split_whitespace()
+            .any(|other| other.eq_ignore_ascii_case(name))
+            .then(|| address.parse().ok())?
     });
     named.collect()
 }
@@ -132,7 +138,10 @@ mod tests {
         Instant::now() + Duration::from_secs(5)
     }
 
-    async fn tried(options: &str, fails: fn(&NfsMount) -> Option<MountError>) -> (Vec<Version>, Result<Found, MountError>) {
+    async fn tried(
+        options: &str,
+        fails: fn(&NfsMount) -> Option<MountError>,
+    ) -> (Vec<Version>, Result<Found, MountError>) {
         let export = Export::new("192.0.2.1", "/a").expect("an export");
         let options = MountOptions::parse([options]).expect("options");
         let seen = std::sync::Mutex::new(Vec::new());
@@ -179,7 +188,9 @@ mod tests {
     async fn a_name_without_an_address_says_so() {
         let export = Export::new("no-such-host.invalid", "/a").expect("an export");
         let (options, secret) = (MountOptions::default(), SecretOptions::default());
-        let result = negotiate(&export, "/a", (&options, &secret), (false, false), soon(), |_, _| async { Ok(()) }).await;
+        let result =
+            negotiate(&export, "/a", (&options, &secret), (false, false), soon(), |_, _| async { Ok(()) })
+                .await;
         assert!(matches!(result, Err(MountError::Resolve { .. })), "{result:?}");
     }
 

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen,
 };
 use serde::{Deserialize, Serialize};
 
@@ -43,9 +44,11 @@ impl NfsMount {
             Errno::CONNREFUSED => MountError::Refused { source_, address },
             // v3 asks the server's rpcbind first, and says "not supported" where nothing listens there.
             Errno::OPNOTSUPP if self.version == Version::V3 => MountError::Refused { source_, address },
-            Errno::TIMEDOUT | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::HOSTDOWN | Errno::ADDRNOTAVAIL => {
-                MountError::Unreachable { source_, address, why }
-            }
+            Errno::TIMEDOUT
+            | Errno::HOSTUNREACH
+            | Errno::NETUNREACH
+            | Errno::HOSTDOWN
+            | Errno::ADDRNOTAVAIL => MountError::Unreachable { source_, address, why },
             Errno::ACCESS | Errno::PERM => MountError::Denied { source_, why },
             Errno::NOENT | Errno::NOTDIR | Errno::STALE => MountError::NoSuchPath { source_ },
             Errno::PROTONOSUPPORT => MountError::Version { source_, versions: vec![self.version] },
@@ -62,7 +65,8 @@ impl NfsMount {
     /// Whether the user's options do without the lock daemon.
     fn locks_locally(&self) -> bool {
         let all = self.all();
-        all.has("nolock", "lock") || all.nfs().any(|(name, value)| name == "local_lock" && value != Some("none"))
+        all.has("nolock", "lock")
+            || all.nfs().any(|(name, value)| name == "local_lock" && value != Some("none"))
     }
 }
 

@@ -1,7 +1,8 @@
 //! What a node plugin asks of the mounts of its machine, each with an answer in time.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -18,6 +19,8 @@ use crate::volume::{Export, MountOptions, SecretOptions, Usage};
 #[derive(Clone)]
 pub struct Mounter {
     crew: Arc<Crew<Job, Answer>>,
+    /// Superblocks of dead servers of which a mount was detached: out of sight, a process may hang on it.
+    haunted: Arc<Mutex<HashSet<String>>>,
 }
 
 /// A call on a healthy local file system takes microseconds; a directory that lies on a dead mount never answers.
@@ -59,7 +62,7 @@ pub enum UnmountError {
 impl Mounter {
     /// A mounter with its first child started.
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { crew: Arc::new(Crew::new("mount")?) })
+        Ok(Self { crew: Arc::new(Crew::new("mount")?), haunted: Arc::default() })
     }
 
     /// Lets children go that have had nothing to do for a while.
@@ -110,7 +113,13 @@ impl Mounter {
     }
 
     /// Shows what is mounted at `source` at `target` too.
-    pub async fn bind(&self, source: &Path, target: &Path, read_only: bool, deadline: Instant) -> Result<(), MountError> {
+    pub async fn bind(
+        &self,
+        source: &Path,
+        target: &Path,
+        read_only: bool,
+        deadline: Instant,
+    ) -> Result<(), MountError> {
         let job = Job::Bind { source: source.to_owned(), target: target.to_owned(), read_only };
         let began = Instant::now();
         self.mounted(&job, deadline).await.unwrap_or_else(|lost| {
@@ -175,6 +184,10 @@ impl Mounter {
         Err(other("mounts are stacked there without end".to_owned()))
     }
 
+    fn haunted(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.haunted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn remove(&self, target: &Path) -> Result<(), UnmountError> {
         let other = |why: String| UnmountError::Other { target: target.display().to_string(), why };
         let job = Job::Remove { target: target.to_owned() };
@@ -199,22 +212,28 @@ impl Mounter {
         let other = |why: String| UnmountError::Other { target: target.display().to_string(), why };
         let shared = table.iter().any(|other| other.device == entry.device && other.id != entry.id);
         let job = |how| Job::Unmount { target: target.to_owned(), how, remove };
-        // What was written and not yet sent goes to the server now, which may take a living one a while.
-        let lives = async { !entry.is_nfs() || self.measure(target).await.is_ok() };
-        match self.crew.run_patiently(&job(Unmount::Plain), PLAIN, lives, FLUSH).await {
-            Ok(Answer::Unmounted(Ok(removed))) => return Ok((Rung::Plain, removed)),
-            Ok(Answer::Unmounted(Err(number))) => match Errno::from_raw_os_error(number) {
-                // Unmounted by somebody else meanwhile.
-                Errno::INVAL | Errno::NOENT => return Ok((Rung::Plain, false)),
-                Errno::BUSY if !entry.is_nfs() || self.measure(target).await.is_ok() => {
-                    return Err(UnmountError::Busy { target: target.display().to_string() });
+        // The last mount that can be seen would go without resistance, and leave those that hang on others to hang.
+        let haunted = !shared && self.haunted().remove(&entry.device);
+        if !haunted || !matches!(self.measure(target).await, Err(MeasureError::Hung(_))) {
+            let lives = async { !entry.is_nfs() || self.measure(target).await.is_ok() };
+            // What was written and not yet sent goes to the server now, which may take a living one a while.
+            match self.crew.run_patiently(&job(Unmount::Plain), PLAIN, lives, FLUSH).await {
+                Ok(Answer::Unmounted(Ok(removed))) => return Ok((Rung::Plain, removed)),
+                Ok(Answer::Unmounted(Err(number))) => match Errno::from_raw_os_error(number) {
+                    // Unmounted by somebody else meanwhile.
+                    Errno::INVAL | Errno::NOENT => return Ok((Rung::Plain, false)),
+                    Errno::BUSY if !entry.is_nfs() || self.measure(target).await.is_ok() => {
+                        return Err(UnmountError::Busy { target: target.display().to_string() });
+                    }
+                    Errno::BUSY => {}
+                    errno => return Err(other(errno.to_string())),
+                },
+                Ok(_) | Err(Lost::Died) => {
+                    return Err(other("the child process that unmounts it ended".to_owned()));
                 }
-                Errno::BUSY => {}
-                errno => return Err(other(errno.to_string())),
-            },
-            Ok(_) | Err(Lost::Died) => return Err(other("the child process that unmounts it ended".to_owned())),
-            Err(Lost::Deadline) if entry.is_nfs() => {}
-            Err(Lost::Deadline) => return Err(other("its unmount did not come back".to_owned())),
+                Err(Lost::Deadline) if entry.is_nfs() => {}
+                Err(Lost::Deadline) => return Err(other("its unmount did not come back".to_owned())),
+            }
         }
         let climbed = ladder::climb(entry, shared, |how, limit| {
             let (crew, job) = (Arc::clone(&self.crew), job(how));
@@ -224,6 +243,9 @@ impl Mounter {
             }
         });
         let rung = climbed.await.map_err(|error| other(error.to_string()))?;
+        if shared && entry.is_nfs() {
+            self.haunted().insert(entry.device.clone());
+        }
         tracing::warn!(target = %target.display(), ?rung, "a mount whose server does not answer was taken away");
         Ok((rung, false))
     }

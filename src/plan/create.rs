@@ -19,10 +19,16 @@ pub fn create(wanted: &Wanted, record: &Record) -> Create {
         differences.push(format!("its name is {:?}", record.name));
     }
     if !wanted.capacity().admits(record.capacity) {
-        differences.push(format!("it has {} bytes, and {} are asked for", record.capacity, wanted.capacity()));
+        differences.push(format!(
+            "it has {} bytes, and {} are asked for",
+            record.capacity,
+            wanted.capacity()
+        ));
     }
     let (held, asked) = (&record.fingerprint, &wanted.fingerprint);
-    for key in held.parameters.keys().chain(asked.parameters.keys().filter(|k| !held.parameters.contains_key(*k))) {
+    for key in
+        held.parameters.keys().chain(asked.parameters.keys().filter(|k| !held.parameters.contains_key(*k)))
+    {
         let (old, new) = (held.parameters.get(key), asked.parameters.get(key));
         if old != new {
             let show = |value: Option<&String>| value.map_or("not set".to_owned(), |v| format!("{v:?}"));

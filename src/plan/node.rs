@@ -50,7 +50,11 @@ pub fn node_stage(origin: &Origin, target: &Path, read_only: bool, table: &[Entr
     let held_read_only = entry.read_only || entry.superblock_read_only;
     if held_read_only != read_only {
         let word = |read_only| if read_only { "read-only" } else { "writable" };
-        return NodeStage::Conflict(format!("it is staged {} there, not {}", word(held_read_only), word(read_only)));
+        return NodeStage::Conflict(format!(
+            "it is staged {} there, not {}",
+            word(held_read_only),
+            word(read_only)
+        ));
     }
     NodeStage::Done
 }
@@ -92,7 +96,9 @@ pub fn node_publish(staging: &Path, target: &Path, access: Access, table: &[Entr
         entry.same_as(staged) && entry.target != staging && elsewhere
     });
     match other {
-        Some(entry) if !access.mode.many_targets() => NodePublish::OtherTarget(entry.target.display().to_string()),
+        Some(entry) if !access.mode.many_targets() => {
+            NodePublish::OtherTarget(entry.target.display().to_string())
+        }
         _ => NodePublish::Bind,
     }
 }
@@ -166,6 +172,9 @@ mod tests {
     fn another_volume_at_the_target_is_a_conflict() {
         let table = [entry("a", "/s", false), entry("b", "/t", false)];
         let access = access(Mode::MultiNodeMultiWriter, false);
-        assert!(matches!(node_publish(Path::new("/s"), Path::new("/t"), access, &table), NodePublish::Differs(_)));
+        assert!(matches!(
+            node_publish(Path::new("/s"), Path::new("/t"), access, &table),
+            NodePublish::Differs(_)
+        ));
     }
 }

@@ -83,7 +83,10 @@ mod tests {
             Mode::SingleNodeSingleWriter,
             Mode::SingleNodeMultiWriter,
         ] {
-            assert!(matches!(publish(&at("b", mode, false), std::slice::from_ref(&many)), Publish::Elsewhere { .. }));
+            assert!(matches!(
+                publish(&at("b", mode, false), std::slice::from_ref(&many)),
+                Publish::Elsewhere { .. }
+            ));
             assert!(matches!(publish(&many, &[at("b", mode, false)]), Publish::Elsewhere { .. }));
         }
     }

@@ -17,7 +17,8 @@ impl TryArgs {
             _ => None,
         };
         let given = mount_options.unwrap_or_default();
-        let mount_flags = MountOptions::parse([&given]).map_err(|why| refuse("mount-options", &given, why))?.into();
+        let mount_flags =
+            MountOptions::parse([&given]).map_err(|why| refuse("mount-options", &given, why))?.into();
         Ok(TryOptions { standing, server, mount_flags, json, log })
     }
 }

@@ -88,7 +88,9 @@ pub enum AccessError {
     #[error("volume_capability is missing")]
     Missing,
     /// A raw block device is asked for.
-    #[error("block volumes can't be had: Kuration's volumes are NFS directories; ask for volumeMode Filesystem")]
+    #[error(
+        "block volumes can't be had: Kuration's volumes are NFS directories; ask for volumeMode Filesystem"
+    )]
     Block,
     /// Neither mount nor block.
     #[error("the volume capability names no access type: set mount")]
@@ -100,7 +102,9 @@ pub enum AccessError {
     #[error("fs_type {0:?} can't be had: a volume is NFS; leave fsType empty")]
     FsType(String),
     /// `volume_mount_group` without the capability.
-    #[error("volume_mount_group {0:?} can't be applied: NFS has no group of a mount; use fsGroup, or the class's gid")]
+    #[error(
+        "volume_mount_group {0:?} can't be applied: NFS has no group of a mount; use fsGroup, or the class's gid"
+    )]
     MountGroup(String),
     /// A capability list without an entry.
     #[error("volume_capabilities is empty")]

@@ -44,9 +44,12 @@ impl Capacity {
             Ok(bytes) => Ok(Some(bytes)),
             Err(_) => Err(CapacityError::Negative { field, bytes }),
         };
-        let range = Self { required: field("required_bytes", required)?, limit: field("limit_bytes", limit)? };
+        let range =
+            Self { required: field("required_bytes", required)?, limit: field("limit_bytes", limit)? };
         match (range.required, range.limit) {
-            (Some(required), Some(limit)) if required > limit => Err(CapacityError::Empty { required, limit }),
+            (Some(required), Some(limit)) if required > limit => {
+                Err(CapacityError::Empty { required, limit })
+            }
             _ => Ok(range),
         }
     }

@@ -173,7 +173,8 @@ pub enum VolumeId {
 impl VolumeId {
     /// The id of a volume on an export; the shortest form that fits, chosen by the arguments alone.
     pub fn share(export: &Export, options: &MountOptions, identity: Identity, key: Key) -> Self {
-        let named = |options| Self::Share { export: ExportName::Named(export.clone(), options), identity, key };
+        let named =
+            |options| Self::Share { export: ExportName::Named(export.clone(), options), identity, key };
         let forms = [named(Some(options.clone())), named(None)];
         let hashed = Self::Share { export: ExportName::Hashed(ExportName::hash(export)), identity, key };
         forms.into_iter().find(|id| id.to_string().len() <= MAX_ID_BYTES).unwrap_or(hashed)
@@ -317,14 +318,17 @@ mod tests {
 
     #[test]
     fn hostile_ids_of_csi_driver_nfs_are_foreign() {
-        for hostile in ["srv#a#../../etc#u#", "srv#a##u#", "srv#a#/#u#", "srv#a#.#u#delete", "srv#a#b#c#d#e", "#a#b##"] {
+        for hostile in
+            ["srv#a#../../etc#u#", "srv#a##u#", "srv#a#/#u#", "srv#a#.#u#delete", "srv#a#b#c#d#e", "#a#b##"]
+        {
             assert_eq!(hostile.parse::<VolumeId>(), Err(ForeignId), "{hostile}");
         }
     }
 
     #[test]
     fn an_id_of_another_driver_is_foreign() {
-        for other in ["", "fake-vol-id", "pvc-6d2", "nfs1~a", "nfs1~~~~", "pool1~", "pool1~zz", "nfs1~#xx~00"] {
+        for other in ["", "fake-vol-id", "pvc-6d2", "nfs1~a", "nfs1~~~~", "pool1~", "pool1~zz", "nfs1~#xx~00"]
+        {
             assert_eq!(other.parse::<VolumeId>(), Err(ForeignId), "{other}");
         }
     }

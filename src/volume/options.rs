@@ -185,7 +185,18 @@ const OURS: &[(&str, &str)] = &[
 
 /// Options of the client's caches: how stale a consumer lets things be says nothing of what a controller may believe.
 const CACHES: &[&str] = &[
-    "ac", "noac", "acregmin", "acregmax", "acdirmin", "acdirmax", "actimeo", "cto", "nocto", "lookupcache", "fsc", "nofsc",
+    "ac",
+    "noac",
+    "acregmin",
+    "acregmax",
+    "acdirmin",
+    "acdirmax",
+    "actimeo",
+    "cto",
+    "nocto",
+    "lookupcache",
+    "fsc",
+    "nofsc",
 ];
 
 fn known(name: &str) -> Option<&'static (&'static str, Actor, Takes)> {
@@ -404,7 +415,8 @@ mod tests {
 
     #[test]
     fn each_option_goes_to_the_one_who_acts_on_it() {
-        let options = parse("ro,noexec,vers=4.1,timeo=50,sync,_netdev,nconnect=2,rw,x-systemd.automount").unwrap();
+        let options =
+            parse("ro,noexec,vers=4.1,timeo=50,sync,_netdev,nconnect=2,rw,x-systemd.automount").unwrap();
         assert_eq!(options.nfs().collect::<Vec<_>>(), [("timeo", Some("50")), ("nconnect", Some("2"))]);
         assert_eq!(options.superblock().collect::<Vec<_>>(), ["sync"]);
         let attributes = options.attributes();

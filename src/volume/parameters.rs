@@ -80,7 +80,9 @@ pub enum ParameterError {
     #[error("subDir {0:?}: {1}")]
     Directory(String, DirectoryError),
     /// `subDir` holds a variable without a value.
-    #[error("subDir needs {0}, which the request does not hold: run the provisioner with --extra-create-metadata")]
+    #[error(
+        "subDir needs {0}, which the request does not hold: run the provisioner with --extra-create-metadata"
+    )]
     NoMetadata(String),
     /// `subDir` holds a variable that is not known.
     #[error("subDir holds {0:?}; known are {1}")]
@@ -149,13 +151,16 @@ impl Parameters {
             unknown.sort();
             return Err(ParameterError::Unknown { unknown, known: known.join(", ") });
         }
-        let value = |key: &str| asked.get(&key.to_ascii_lowercase()).map(|v| v.trim()).filter(|v| !v.is_empty());
+        let value =
+            |key: &str| asked.get(&key.to_ascii_lowercase()).map(|v| v.trim()).filter(|v| !v.is_empty());
         let export = match kind {
             Kind::Pool => None,
             Kind::Share => {
                 let missing = ParameterError::Missing;
-                let server = value("server").ok_or(missing("server", "name the NFS server's host or address"))?;
-                let share = value("share").ok_or(missing("share", "name the path that the server exports"))?;
+                let server =
+                    value("server").ok_or(missing("server", "name the NFS server's host or address"))?;
+                let share =
+                    value("share").ok_or(missing("share", "name the path that the server exports"))?;
                 Some(Export::new(server, share)?)
             }
         };
@@ -170,7 +175,9 @@ impl Parameters {
             Some("retain") => OnDelete::Retain,
             Some(other) => {
                 let expected = match other {
-                    "archive" => "archive is not built yet: use delete (kept in the trash for a while) or retain",
+                    "archive" => {
+                        "archive is not built yet: use delete (kept in the trash for a while) or retain"
+                    }
                     _ => "it must be delete or retain",
                 };
                 return Err(ParameterError::Value { key: "onDelete", value: shown(other), expected });
@@ -226,7 +233,8 @@ fn number(key: &'static str, value: &str) -> Result<u32, ParameterError> {
 fn permissions(value: &str) -> Result<Option<u32>, ParameterError> {
     let expected = "it must be octal permission bits, such as 0770";
     let bits = u32::from_str_radix(value, 8).ok().filter(|bits| *bits <= 0o7777);
-    let bits = bits.ok_or(ParameterError::Value { key: "mountPermissions", value: shown(value), expected })?;
+    let bits =
+        bits.ok_or(ParameterError::Value { key: "mountPermissions", value: shown(value), expected })?;
     Ok((bits != 0).then_some(bits))
 }
 
@@ -247,7 +255,8 @@ mod tests {
 
     #[test]
     fn keys_are_read_in_any_case() {
-        let parameters = parse(Kind::Share, &[("Server", "h"), ("SHARE", "/a"), ("ONDELETE", "Retain")]).unwrap();
+        let parameters =
+            parse(Kind::Share, &[("Server", "h"), ("SHARE", "/a"), ("ONDELETE", "Retain")]).unwrap();
         assert_eq!(parameters.export.unwrap().to_string(), "h:/a");
         assert_eq!(parameters.on_delete, OnDelete::Retain);
     }
@@ -255,7 +264,10 @@ mod tests {
     #[test]
     fn an_unknown_key_is_named_with_its_nearest() {
         let error = parse(Kind::Share, &with(&[("subdirr", "x"), ("zzz", "y")])).unwrap_err().to_string();
-        assert!(error.contains("\"subdirr\" (did you mean \"subDir\"?)") && error.contains("\"zzz\""), "{error}");
+        assert!(
+            error.contains("\"subdirr\" (did you mean \"subDir\"?)") && error.contains("\"zzz\""),
+            "{error}"
+        );
     }
 
     #[test]
@@ -288,8 +300,14 @@ mod tests {
         assert!(matches!(hostile("../x"), Err(ParameterError::Directory(..))));
         assert!(matches!(hostile(".."), Err(ParameterError::Directory(..))));
         assert!(matches!(hostile(""), Err(ParameterError::NoMetadata(_))));
-        assert!(matches!(parse(Kind::Share, &with(&[("subDir", "${pvc.x}")])), Err(ParameterError::Template(..))));
-        assert!(matches!(parse(Kind::Share, &with(&[("subDir", "${pvc")])), Err(ParameterError::Template(..))));
+        assert!(matches!(
+            parse(Kind::Share, &with(&[("subDir", "${pvc.x}")])),
+            Err(ParameterError::Template(..))
+        ));
+        assert!(matches!(
+            parse(Kind::Share, &with(&[("subDir", "${pvc")])),
+            Err(ParameterError::Template(..))
+        ));
         assert!(matches!(parse(Kind::Share, &with(&[("subDir", "/")])), Err(ParameterError::Directory(..))));
     }
 

@@ -14,7 +14,8 @@ use kuration::csi::proto::identity_client::IdentityClient;
 use kuration::csi::proto::node_client::NodeClient;
 use kuration::csi::proto::volume_capability::{AccessMode, AccessType, MountVolume, access_mode};
 use kuration::csi::proto::{
-    CapacityRange, CreateVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest, Volume, VolumeCapability,
+    CapacityRange, CreateVolumeRequest, NodePublishVolumeRequest, NodeStageVolumeRequest, Volume,
+    VolumeCapability,
 };
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
@@ -56,7 +57,11 @@ impl Driver {
         let mut driver = Self { process, home, socket };
         let until = Instant::now() + Duration::from_secs(20);
         while std::os::unix::net::UnixStream::connect(&driver.socket).is_err() {
-            assert!(driver.process.try_wait().expect("waitable").is_none(), "ended at start: {}", driver.log());
+            assert!(
+                driver.process.try_wait().expect("waitable").is_none(),
+                "ended at start: {}",
+                driver.log()
+            );
             assert!(Instant::now() < until, "no socket in time: {}", driver.log());
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -216,7 +221,8 @@ pub fn node_publish(volume: &Volume, staging: &Path, target: &Path, mode: Mode) 
 
 /// The names in a directory, sorted.
 pub fn listing(directory: &Path) -> Vec<String> {
-    let entries = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+    let entries =
+        std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
     let mut names: Vec<String> =
         entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect();
     names.sort();

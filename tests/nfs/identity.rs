@@ -119,7 +119,8 @@ async fn a_volume_whose_directory_is_gone_can_be_unstaged_and_deleted() {
     fs::write(target.join("file"), "data").unwrap();
     fs::remove_dir_all(share.path.join("pvc-1")).unwrap();
     let status = site.stats(&volume, &target).await.unwrap_err();
-    assert!(status.message().contains("tale"), "{status}");
+    assert_eq!(status.code(), Code::NotFound, "{status}");
+    assert!(status.message().contains("directory is gone"), "{status}");
     let status = site.expand(&volume, 128 << 20, 0).await;
     assert!(status.is_err(), "{status:?}");
     site.down(&volume).await;

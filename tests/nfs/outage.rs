@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tonic::{Code, Status};
 
@@ -333,14 +333,20 @@ async fn taking_a_dead_mount_away_leaves_its_neighbour_working() {
     drop(data);
     until("the writer waits for the server", || stuck().iter().any(|process| process.name == "dd"));
 
-    let (unpublished, unpublish) = timed(site.unpublish(&dead, "pod")).await;
-    unpublished.unwrap();
-    let (unstaged, unstage) = timed(site.unstage(&dead)).await;
-    unstaged.unwrap();
-    println!(
-        "with a writer and a holder on it: NodeUnpublishVolume {unpublish:?}, NodeUnstageVolume {unstage:?}"
-    );
-    assert!(unpublish + unstage < Duration::from_secs(20), "{unpublish:?} {unstage:?}");
+    // An answer may be that it takes longer and goes on.
+    let began = Instant::now();
+    let (answer, took) = timed(site.unpublish(&dead, "pod")).await;
+    assert!(took < LIMIT + MARGIN, "{took:?} for {answer:?}");
+    retried(async || site.unpublish(&dead, "pod").await).await;
+    let unpublish = began.elapsed();
+    let (answer, took) = timed(site.unstage(&dead)).await;
+    assert!(took < LIMIT + MARGIN, "{took:?} for {answer:?}");
+    if answer.is_err() {
+        retried(async || site.unstage(&dead).await).await;
+    }
+    let unstage = began.elapsed() - unpublish;
+    println!("with two on it: NodeUnpublishVolume {unpublish:?}, NodeUnstageVolume {unstage:?}");
+    assert!(began.elapsed() < Duration::from_secs(20), "{unpublish:?} {unstage:?}");
     until("the writer has got its error", || writer.try_wait().unwrap().is_some());
     drop(silence);
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Its address.
 pub const ADDRESS: &str = "127.0.0.1";
@@ -21,6 +22,20 @@ pub fn nfsd(arguments: &[&str]) {
     run(&Path::new(&root).join("tests/guest/nfsd").to_string_lossy(), arguments);
 }
 
+/// Whether an outage was made since this host's client was last seen to be well.
+static DISTURBED: AtomicBool = AtomicBool::new(false);
+
+/// Waits until the client has got over the outages of earlier tests: where a connection was lost, it is not tried at once.
+fn calm() {
+    if !DISTURBED.swap(false, Ordering::Relaxed) {
+        return;
+    }
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().to_string_lossy();
+    run("mount", &["-t", "nfs4", "-o", "vers=4.2", &format!("{ADDRESS}:/tmpfs"), &path]);
+    run("umount", &[&path]);
+}
+
 /// A directory of an export that one test has for itself, as it would an export. Removed when dropped.
 pub struct Share {
     /// What clients call it.
@@ -32,6 +47,7 @@ pub struct Share {
 impl Share {
     /// A new one on the export of this name (see `tests/guest/nfsd`).
     pub fn on(export: &str) -> Self {
+        calm();
         let name = kuration::client::uuid();
         let name = name.split('-').next().expect("a first part");
         let path = Path::new("/srv").join(export).join(name);
@@ -86,6 +102,7 @@ pub struct Silence;
 
 impl Silence {
     pub fn begin() -> Self {
+        DISTURBED.store(true, Ordering::Relaxed);
         nfsd(&["drop"]);
         Self
     }
@@ -102,6 +119,7 @@ pub struct Stopped;
 
 impl Stopped {
     pub fn begin() -> Self {
+        DISTURBED.store(true, Ordering::Relaxed);
         nfsd(&["stop"]);
         Self
     }
@@ -145,6 +163,7 @@ pub struct Exchangeable {
 impl Exchangeable {
     /// A new one, exported under this file system number.
     pub fn new(fsid: u32) -> Self {
+        calm();
         let name = format!("x{fsid}");
         let path = Path::new("/srv").join(&name);
         fs::create_dir_all(&path).expect("made on the server");

@@ -60,7 +60,8 @@ impl Pool {
             return Err(PoolError::Image(root));
         }
         let flags = rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        let opened: OwnedFd = rustix::fs::open(&root, flags, rustix::fs::Mode::empty()).map_err(|e| fail(e.into()))?;
+        let opened: OwnedFd =
+            rustix::fs::open(&root, flags, rustix::fs::Mode::empty()).map_err(|e| fail(e.into()))?;
         let mounts = table::read().map_err(fail)?;
         let (device, within) = place_of(&root, &mounts).ok_or_else(|| PoolError::NoMount(root.clone()))?;
         let probed = fs::probe(opened.as_fd()).map_err(|errno| fail(errno.into()))?;
@@ -121,8 +122,8 @@ impl Backend for Pool {
         Ok(matches!(handle.id, VolumeId::Pool { .. }).then_some(Place::Pool))
     }
 
-    async fn reap(&self, _: &Place, lifetime: u64, now: u64) -> Result<Reaped, Trouble> {
-        let ask = Ask { identity: None, job: Job::Reap { lifetime, now } };
+    async fn reap(&self, _: &Place, lifetime: u64) -> Result<Reaped, Trouble> {
+        let ask = Ask { identity: None, job: Job::Reap { lifetime } };
         match self.blocking(move |store| store.answer(ask)).await? {
             Answer::Reap(reaped) => reaped,
             _ => Err(Trouble::Own("a store answered another question".to_owned())),

@@ -29,7 +29,8 @@ impl Known {
     /// Reads `DIRECTORY/exports.json`, if it is there.
     pub fn open(directory: &Path) -> io::Result<Self> {
         let file = directory.join("exports.json");
-        let exports = read(&file)?.into_iter().map(|(export, options)| (export, options, SecretOptions::default()));
+        let exports =
+            read(&file)?.into_iter().map(|(export, options)| (export, options, SecretOptions::default()));
         Ok(Self { exports: Mutex::new(exports.collect()), file })
     }
 
@@ -57,7 +58,8 @@ impl Known {
         let others = read(&self.file)?;
         let ours = exports.iter().map(|(export, options, _)| (export, options));
         let theirs = others.iter().filter(|(other, _)| !exports.iter().any(|(export, ..)| export == other));
-        let all: Vec<(&Export, &MountOptions)> = ours.chain(theirs.map(|(export, options)| (export, options))).collect();
+        let all: Vec<(&Export, &MountOptions)> =
+            ours.chain(theirs.map(|(export, options)| (export, options))).collect();
         let mut file = tempfile::NamedTempFile::new_in(directory)?;
         file.write_all(&serde_json::to_vec_pretty(&all)?)?;
         file.as_file().sync_all()?;
@@ -72,7 +74,10 @@ impl Known {
 
     /// How `export` was reached last.
     pub fn options_of(&self, export: &Export) -> Option<(MountOptions, SecretOptions)> {
-        self.all().into_iter().find(|(known, ..)| known == export).map(|(_, options, secret)| (options, secret))
+        self.all()
+            .into_iter()
+            .find(|(known, ..)| known == export)
+            .map(|(_, options, secret)| (options, secret))
     }
 
     /// The export that an id calls `hash`.

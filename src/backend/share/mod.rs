@@ -6,7 +6,7 @@
 
 mod known;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::store::Store;
 use super::{Answer, Ask, Backend, FindError, Handle, Job, Local, Place, Reaped, Trouble};
 use crate::child::{self, Child, Lost};
 use crate::mount::{Found, MountError, mount_detached, negotiate};
-use crate::volume::{Export, ExportName, Kind, MountOptions, SecretOptions, Usage, VolumeId};
+use crate::volume::{Export, ExportName, Key, Kind, MountOptions, SecretOptions, Usage, VolumeId};
 use known::Known;
 
 /// Requests that one export's child works on at once. Each waits for the server most of the time.
@@ -57,8 +57,8 @@ struct Base {
 struct State {
     used: Option<Instant>,
     silent_since: Option<Instant>,
-    /// Whether a request was given up in the middle since the last answer: what it asked may have been done.
-    unsure: bool,
+    /// Volumes whose creation was given up in the middle, and of which nothing was heard since: they may have been made.
+    unsure: HashSet<Key>,
 }
 
 impl Shares {
@@ -81,16 +81,13 @@ impl Shares {
     /// Lets exports go that nobody asks for any more.
     pub fn retire(&self) {
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
-        bases.retain(|_, base| {
-            let state = base.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.used.is_none_or(|used| used.elapsed() < IDLE)
-        });
+        bases.retain(|_, base| base.state().used.is_none_or(|used| used.elapsed() < IDLE));
     }
 
     fn base(&self, place: &Place) -> Arc<Base> {
         let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
         let base = Arc::clone(bases.entry(place.clone()).or_default());
-        base.state.lock().unwrap_or_else(PoisonError::into_inner).used = Some(Instant::now());
+        base.state().used = Some(Instant::now());
         base
     }
 
@@ -106,49 +103,65 @@ impl Shares {
         let worker = Mutex::new(Arc::new(Worker::start("share").map_err(own)?));
         let current = || Arc::clone(&worker.lock().unwrap_or_else(PoisonError::into_inner));
         let ours = options.and(&self.own);
-        let found = negotiate(export, export.path(), (&ours, secret), (false, false), deadline, |mount, until| {
-            let child = current();
-            let worker = &worker;
-            async move {
-                let (source_, address) = (mount.source.clone(), mount.address.to_string());
-                let began = Instant::now();
-                let job = Job::Open { mount: Box::new(mount), installation: self.installation.clone() };
-                match child.ask(&Ask { identity: None, job }, until).await {
-                    Ok(Answer::Open(Ok(()))) => Ok(()),
-                    Ok(Answer::Open(Err(Trouble::Mount(error)))) => Err(error),
-                    Ok(_) => Err(MountError::Other { source_, why: "the child process misunderstood".to_owned() }),
-                    Err(lost) => {
-                        // The next address needs a new child.
-                        if let Ok(new) = Worker::start("share") {
-                            *worker.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
-                        }
-                        Err(match lost {
-                            Lost::Deadline => {
-                                MountError::TimedOut { source_, address, seconds: began.elapsed().as_secs() }
+        let found =
+            negotiate(export, export.path(), (&ours, secret), (false, false), deadline, |mount, until| {
+                let child = current();
+                let worker = &worker;
+                async move {
+                    let (source_, address) = (mount.source.clone(), mount.address.to_string());
+                    let began = Instant::now();
+                    let job = Job::Open { mount: Box::new(mount), installation: self.installation.clone() };
+                    match child.ask(&Ask { identity: None, job }, until).await {
+                        Ok(Answer::Open(Ok(()))) => Ok(()),
+                        Ok(Answer::Open(Err(Trouble::Mount(error)))) => Err(error),
+                        Ok(_) => Err(MountError::Other {
+                            source_,
+                            why: "the child process misunderstood".to_owned(),
+                        }),
+                        Err(lost) => {
+                            // The next address needs a new child.
+                            if let Ok(new) = Worker::start("share") {
+                                *worker.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
                             }
-                            Lost::Died => MountError::Other { source_, why: lost.to_string() },
-                        })
+                            Err(match lost {
+                                Lost::Deadline => MountError::TimedOut {
+                                    source_,
+                                    address,
+                                    seconds: began.elapsed().as_secs(),
+                                },
+                                Lost::Died => MountError::Other { source_, why: lost.to_string() },
+                            })
+                        }
                     }
                 }
-            }
-        });
+            });
         let found = found.await.map_err(Trouble::Mount)?;
         self.known.add(export, options, secret);
         let worker = worker.into_inner().unwrap_or_else(PoisonError::into_inner);
         let worker = Arc::into_inner(worker);
-        worker.map(|worker| (worker, found)).ok_or_else(|| Trouble::Own("the child process is still in use".to_owned()))
+        worker
+            .map(|worker| (worker, found))
+            .ok_or_else(|| Trouble::Own("the child process is still in use".to_owned()))
     }
 
-    async fn worker(&self, place: &Place, base: &Base, deadline: Instant) -> Result<Arc<Worker>, Trouble> {
+    /// The child that works on `place`. `unsure` goes along into an error: whether what it is for may have been done before.
+    async fn worker(
+        &self,
+        place: &Place,
+        base: &Base,
+        unsure: bool,
+        deadline: Instant,
+    ) -> Result<Arc<Worker>, Trouble> {
         let Place::Share { export, options, secret } = place else {
             return Err(Trouble::Own("a pool is not a share".to_owned()));
         };
-        let (silent_since, unsure) = {
-            let state = base.state.lock().unwrap_or_else(PoisonError::into_inner);
-            (state.silent_since, state.unsure)
-        };
+        let silent_since = base.state().silent_since;
         if let Some(since) = silent_since.filter(|since| since.elapsed() < PEACE) {
-            return Err(Trouble::Down { place: export.to_string(), seconds: since.elapsed().as_secs(), unsure });
+            return Err(Trouble::Down {
+                place: export.to_string(),
+                seconds: since.elapsed().as_secs(),
+                unsure,
+            });
         }
         let mut worker = tokio::time::timeout_at(deadline, base.worker.lock()).await.map_err(|_| {
             let (source_, address) = (export.to_string(), export.server().to_owned());
@@ -159,7 +172,7 @@ impl Shares {
         }
         let opened = self.open(export, options, secret, deadline).await.inspect_err(|trouble| {
             if matches!(trouble, Trouble::Mount(MountError::TimedOut { .. })) {
-                base.silent(unsure);
+                base.silent();
             }
         });
         let (opened, found) = opened.map_err(|trouble| match trouble {
@@ -174,23 +187,26 @@ impl Shares {
 }
 
 impl Base {
-    fn silent(&self, unsure: bool) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.silent_since, state.unsure) = (Some(Instant::now()), unsure);
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request was given up in the middle.
-    fn given_up(&self, hangs: bool) {
-        if hangs {
-            self.silent(true);
-        } else {
-            self.state.lock().unwrap_or_else(PoisonError::into_inner).unsure = true;
+    fn silent(&self) {
+        self.state().silent_since = Some(Instant::now());
+    }
+
+    /// A request, to create `key` if that is one, was given up in the middle.
+    fn given_up(&self, key: Option<Key>) {
+        self.state().unsure.extend(key);
+    }
+
+    /// The export answers; what is known of `key` now is certain.
+    fn answered(&self, key: Option<Key>) {
+        let mut state = self.state();
+        state.silent_since = None;
+        if let Some(key) = key {
+            state.unsure.remove(&key);
         }
-    }
-
-    fn answered(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.silent_since, state.unsure) = (None, false);
     }
 
     async fn forget(&self, worker: &Arc<Worker>) {
@@ -211,46 +227,56 @@ impl Backend for Shares {
         let base = self.base(place);
         let began = Instant::now();
         let mut tries = 0;
-        // Whether a child was asked and ended: it may have done its work.
-        let mut begun = false;
+        let created = match &ask.job {
+            Job::Create(wanted) => Some(wanted.key),
+            _ => None,
+        };
         loop {
             tries += 1;
-            let worker = self.worker(place, &base, deadline).await.map_err(|trouble| match trouble {
-                Trouble::Mount(error) if begun => Trouble::MountAgain(error),
-                Trouble::Down { place, seconds, .. } if begun => Trouble::Down { place, seconds, unsure: true },
-                other => other,
-            })?;
+            let unsure = created.is_some_and(|key| base.state().unsure.contains(&key));
+            let worker = self.worker(place, &base, unsure, deadline).await?;
             match worker.ask(&ask, deadline).await {
                 // Every job can be done twice; a server that came back with other file handles needs a new mount.
                 Ok(answer) if tries == 1 && matches!(answer.trouble(), Some(Trouble::Stale { .. })) => {
                     base.forget(&worker).await;
                 }
                 Ok(answer) => {
-                    base.answered();
+                    base.answered(created);
                     return Ok(answer);
                 }
-                // Another request's deadline killed the child under this one.
+                // Another request's deadline killed the child under this one, which it may have done.
                 Err(Lost::Died) if tries <= 2 => {
-                    begun = true;
+                    base.given_up(created);
                     base.forget(&worker).await;
                 }
                 Err(lost) => {
                     // A child that was not killed answers others: then it is this request that was too short or too large.
-                    let hangs = lost == Lost::Died || worker.is_dead();
-                    base.given_up(hangs);
+                    if lost == Lost::Died || worker.is_dead() {
+                        base.silent();
+                    }
+                    base.given_up(created);
                     return Err(Trouble::Hung { place: place.name(), seconds: began.elapsed().as_secs() });
                 }
             }
         }
     }
 
-    fn place(&self, export: Option<&Export>, options: &MountOptions, secret: &SecretOptions) -> Option<Place> {
+    fn place(
+        &self,
+        export: Option<&Export>,
+        options: &MountOptions,
+        secret: &SecretOptions,
+    ) -> Option<Place> {
         let (options, secret) = (self.defaults.and(options).reach(), secret.clone());
         export.map(|export| Place::Share { export: export.clone(), options, secret })
     }
 
     fn places(&self) -> Vec<Place> {
-        self.known.all().into_iter().map(|(export, options, secret)| Place::Share { export, options, secret }).collect()
+        self.known
+            .all()
+            .into_iter()
+            .map(|(export, options, secret)| Place::Share { export, options, secret })
+            .collect()
     }
 
     fn locate(&self, handle: &Handle) -> Result<Option<Place>, Trouble> {
@@ -278,11 +304,12 @@ impl Backend for Shares {
         }
     }
 
-    async fn reap(&self, place: &Place, lifetime: u64, now: u64) -> Result<Reaped, Trouble> {
+    async fn reap(&self, place: &Place, lifetime: u64) -> Result<Reaped, Trouble> {
         let Place::Share { export, options, secret } = place else { return Ok(Reaped::default()) };
         // A child of its own, so that a removal which takes hours holds up no request, and the other way round.
-        let (worker, _) = self.open(export, options, secret, Instant::now() + Duration::from_secs(60)).await?;
-        let ask = Ask { identity: None, job: Job::Reap { lifetime, now } };
+        let (worker, _) =
+            self.open(export, options, secret, Instant::now() + Duration::from_secs(60)).await?;
+        let ask = Ask { identity: None, job: Job::Reap { lifetime } };
         match worker.ask(&ask, Instant::now() + REAP).await {
             Ok(Answer::Reap(reaped)) => reaped,
             Ok(_) => Err(Trouble::Own("a store answered another question".to_owned())),
@@ -309,11 +336,13 @@ pub fn work() -> std::io::Result<()> {
     // The modes that are asked for are the modes that are made.
     rustix::process::umask(rustix::fs::Mode::empty());
     child::serve(THREADS, move |ask: Ask| match ask.job {
-        Job::Open { mount, installation } => Answer::Open(mount_detached(&mount).map_err(Trouble::Mount).and_then(|root| {
-            let file_system = Box::new(super::pool::fs::Plain::nfs());
-            let opened = Store::new(root, mount.source.clone(), installation, file_system, None);
-            store.set(opened).map_err(|_| Trouble::Own("the export is open already".to_owned()))
-        })),
+        Job::Open { mount, installation } => {
+            Answer::Open(mount_detached(&mount).map_err(Trouble::Mount).and_then(|root| {
+                let file_system = Box::new(super::pool::fs::Plain::nfs());
+                let opened = Store::new(root, mount.source.clone(), installation, file_system, None);
+                store.set(opened).map_err(|_| Trouble::Own("the export is open already".to_owned()))
+            }))
+        }
         job => match store.get() {
             Some(store) => store.answer(Ask { identity: ask.identity, job }),
             None => Answer::Refused(Trouble::Own("the export is not open".to_owned())),

@@ -1,17 +1,17 @@
 //! Making a volume.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, linkat, statat};
+use rustix::fs::{AtFlags, fstat, linkat, renameat, statat};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
-use super::trees::{INSTALLATIONS, Trees, random};
+use super::promise::Promise;
+use super::trees::{Trees, random};
 use super::{Store, tree};
 use crate::backend::{CreateError, Trouble};
 use crate::fault_point;
 use crate::plan;
-use crate::volume::{Directory, Identity, Key, OnDelete, RECORD_VERSION, Record, Volume, Wanted};
+use crate::volume::{Identity, Key, OnDelete, RECORD_VERSION, Record, Volume, Wanted};
 
 impl Store {
     pub(super) fn create(&self, wanted: Wanted) -> Result<(Identity, Volume), CreateError> {
@@ -19,43 +19,23 @@ impl Store {
         if let Some(record) = self.record(&trees, wanted.key)? {
             return self.keep(&trees, &wanted, record);
         }
-        let bytes = wanted.capacity().bytes();
-        // Promising is a look at all sizes and then one more; nobody may promise in between. A share promises nothing.
-        let _promise = self.overcommit.map(|_| self.lock_all(&trees)).transpose()?;
-        if self.overcommit.is_some() {
-            // Another controller may have made it while this one waited.
-            if let Some(record) = self.record(&trees, wanted.key)? {
-                return self.keep(&trees, &wanted, record);
+        match self.make(&trees, &wanted) {
+            // What is in the way may be this very volume, made by another controller a moment ago.
+            Err(error @ (CreateError::Occupied { .. } | CreateError::TooLarge { .. })) => {
+                let record = self.record(&trees, wanted.key)?.ok_or(error)?;
+                self.keep(&trees, &wanted, record)
             }
-            let available = self.promisable(&trees)?;
-            if bytes > available {
-                return Err(CreateError::TooLarge { bytes, available });
-            }
+            other => other,
         }
-        if wanted.chosen {
-            self.refuse_nesting(&trees, &wanted.directory)?;
-        }
-        let record = self.reserve(&trees, &wanted, bytes)?;
-        fault_point!("create.reserved");
-        let name = reservation(&record);
-        let record = match self.make_directory(&trees, record) {
-            Ok(record) => record,
-            Err(error) => {
-                self.withdraw(&trees, &wanted, &name);
-                // What is in the way may be this very volume, made by another controller a moment ago.
-                return match (error, self.record(&trees, wanted.key)?) {
-                    (CreateError::Occupied { .. }, Some(record)) => self.keep(&trees, &wanted, record),
-                    (error, _) => Err(error),
-                };
-            }
-        };
-        fault_point!("create.made");
-        // A commit that fails leaves the reservation: by it the next try knows the directory as ours.
-        self.commit(&trees, &wanted, record)
     }
 
     /// What stands is what was asked for, or it isn't.
-    fn keep(&self, trees: &Trees, wanted: &Wanted, record: Record) -> Result<(Identity, Volume), CreateError> {
+    fn keep(
+        &self,
+        trees: &Trees,
+        wanted: &Wanted,
+        record: Record,
+    ) -> Result<(Identity, Volume), CreateError> {
         match plan::create(wanted, &record) {
             plan::Create::Keep => {
                 let published = self.published(trees, wanted.key)?;
@@ -65,18 +45,78 @@ impl Store {
         }
     }
 
-    fn reserve(&self, trees: &Trees, wanted: &Wanted, capacity: u64) -> Result<Record, CreateError> {
-        let doing = self.trouble("reserving the volume");
-        let generation: String =
-            random::<4>().map_err(&doing)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    fn make(&self, trees: &Trees, wanted: &Wanted) -> Result<(Identity, Volume), CreateError> {
+        let bytes = wanted.capacity().bytes();
+        // Until the record is committed, which counts for the next who promises.
+        let _lock = match self.promise(trees, bytes)? {
+            Promise::Kept(lock) => lock,
+            Promise::TooLarge { available } => return Err(CreateError::TooLarge { bytes, available }),
+        };
+        self.refuse_nesting(trees, wanted.key, &wanted.directory)?;
+        // Before the reservation, so that one which calls the directory ours says: it was not there when we began.
+        let ours = self.is_free(trees, wanted)?;
+        if !ours {
+            if let Some(record) = self.record(trees, wanted.key)? {
+                return self.keep(trees, wanted, record);
+            }
+            if wanted.on_delete == OnDelete::Delete {
+                return Err(CreateError::Occupied { directory: wanted.directory.to_string() });
+            }
+        }
+        let mut record = self.reserve(trees, wanted, bytes, ours)?;
+        fault_point!("create.reserved");
+        if let Err(error) = self.place(trees, &mut record) {
+            // What can't be taken back now, the reaper finds.
+            self.undo(trees, &record).ok();
+            return Err(error);
+        }
+        fault_point!("create.made");
+        // A commit that fails leaves the reservation: by it the next try knows the directory as ours.
+        self.commit(trees, wanted, record)
+    }
+
+    /// Whether the volume's directory is still to be made, or was made by an earlier try of ours that never ended.
+    fn is_free(&self, trees: &Trees, wanted: &Wanted) -> Result<bool, CreateError> {
+        let doing = self.trouble("looking for the volume's directory");
+        let (parent, rest) = self.reach(&wanted.directory)?;
+        if wanted.chosen && wanted.on_delete == OnDelete::Delete {
+            // A rename, which a delete is, leads to no other file system. A directory that is made is on its parent's.
+            let device = |fd: BorrowedFd<'_>| fstat(fd).map(|stat| stat.st_dev).map_err(&doing);
+            if device(parent.as_fd())? != device(trees.trash.as_fd())? {
+                return Err(CreateError::OtherFileSystem { directory: wanted.directory.to_string() });
+            }
+        }
+        let [leaf] = rest[..] else { return Ok(true) };
+        match statat(&parent, leaf, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(true),
+            Err(errno) => return Err(doing(errno).into()),
+            Ok(_) => {}
+        }
+        for name in self.reservations(trees, wanted.key)? {
+            let earlier = self.reserved(trees, &name)?;
+            if earlier.is_some_and(|earlier| earlier.owns_directory && earlier.directory == wanted.directory)
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) fn reserve(
+        &self,
+        trees: &Trees,
+        wanted: &Wanted,
+        capacity: u64,
+        owns_directory: bool,
+    ) -> Result<Record, CreateError> {
         let record = Record {
             version: RECORD_VERSION,
             name: wanted.name.clone(),
             key: wanted.key,
             installation: self.installation.clone(),
-            generation,
+            generation: self.draw()?,
             directory: wanted.directory.clone(),
-            owns_directory: true,
+            owns_directory,
             capacity,
             on_delete: wanted.on_delete,
             owner: wanted.owner,
@@ -85,44 +125,56 @@ impl Store {
             created: wanted.now,
             quota_id: None,
         };
-        self.write_reservation(trees, &record)?;
-        if wanted.chosen {
-            let users = tree::make_directory(trees.directories.as_fd(), &place_of(&wanted.directory), 0o700);
-            let noted = users.and_then(|users| {
-                tree::put_note(users.as_fd(), &self.user(wanted.key), wanted.directory.as_str())
-            });
-            match noted {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => {
-                    self.withdraw(trees, wanted, &reservation(&record));
-                    return Err(doing(errno).into());
-                }
-            }
+        let content = self.content(&record)?;
+        tree::write_new(trees.reserved.as_fd(), &reservation(&record), &content)
+            .map_err(self.trouble_io("writing the volume's record"))?;
+        if is_noted(&record)
+            && let Err(trouble) = self.note(trees, &record)
+        {
+            self.undo(trees, &record).ok();
+            return Err(trouble.into());
         }
         Ok(record)
     }
 
-    fn write_reservation(&self, trees: &Trees, record: &Record) -> Result<(), Trouble> {
-        let content = serde_json::to_vec(record).map_err(|error| Trouble::Own(error.to_string()))?;
-        tree::write_new(trees.reserved.as_fd(), &reservation(record), &content)
-            .map_err(self.trouble_io("writing the volume's record"))
+    /// Makes the directory, or takes the one that is there, where that can be.
+    pub(super) fn place(&self, trees: &Trees, record: &mut Record) -> Result<(), CreateError> {
+        let reserved = (record.owns_directory, record.quota_id);
+        if record.owns_directory {
+            self.make_directory(trees, record)?;
+        }
+        if !record.owns_directory {
+            self.adopt(trees, record)?;
+        }
+        // Again: whoever wants a directory above at this moment noted it before he looked for ours, as we did.
+        self.refuse_nesting(trees, record.key, &record.directory)?;
+        if (record.owns_directory, record.quota_id) != reserved {
+            let new = self.write_beside(trees, record)?;
+            renameat(&trees.reserved, new, &trees.reserved, reservation(record))
+                .map_err(self.trouble("writing the volume's record"))?;
+        }
+        Ok(())
     }
 
-    /// Makes the directory, or takes over the one that an interrupted try of ours left.
-    fn make_directory(&self, trees: &Trees, mut record: Record) -> Result<Record, CreateError> {
+    /// Says in the record what came of it: whether the directory is ours, and its quota's number.
+    fn make_directory(&self, trees: &Trees, record: &mut Record) -> Result<(), CreateError> {
         let (parent, leaf) = self.parent_of(&record.directory)?;
         let doing = self.trouble("making the volume's directory");
-        let made = self.file_system.make(parent.as_fd(), leaf, &record.key, record.owner, record.capacity);
-        let (owns, quota_id) = match made {
-            Ok(quota_id) => (true, quota_id),
+        let (key, owner, bytes) = (&record.key, record.owner, record.capacity);
+        record.quota_id = match self.file_system.make(parent.as_fd(), leaf, key, owner, bytes) {
+            Ok(quota_id) => quota_id,
             Err(Errno::EXIST) => {
                 let directory = self.open(&record.directory)?;
-                if self.left_by_us(trees, &record, &directory)? {
-                    let settled =
-                        self.file_system.settle(directory.as_fd(), &record.key, record.owner, record.capacity);
-                    (true, settled.map_err(doing)?)
+                // It was not there when we looked. An empty one that is nobody else's is from a try of ours that was
+                // interrupted, from one whose answer was lost (NFS asks again by itself), or from another controller's at
+                // this volume. Should a stranger have made it in that moment, he loses nothing.
+                if tree::is_empty(&directory).map_err(&doing)?
+                    && !self.others_use(trees, record.key, &record.directory)?
+                {
+                    self.file_system.settle(directory.as_fd(), key, owner, bytes).map_err(&doing)?
                 } else if record.on_delete == OnDelete::Retain {
-                    (false, None)
+                    record.owns_directory = false;
+                    return Ok(());
                 } else {
                     return Err(CreateError::Occupied { directory: record.directory.to_string() });
                 }
@@ -130,52 +182,34 @@ impl Store {
             Err(errno) => return Err(doing(errno).into()),
         };
         self.names_settled(parent.as_fd())?;
-        if (owns, quota_id) != (record.owns_directory, record.quota_id) {
-            tree::remove_file(trees.reserved.as_fd(), &reservation(&record))
-                .map_err(self.trouble("writing the volume's record"))?;
-            (record.owns_directory, record.quota_id) = (owns, quota_id);
-            self.write_reservation(trees, &record).inspect_err(|_| {
-                if owns {
-                    tree::remove_empty(parent.as_fd(), leaf).ok();
-                }
-            })?;
-        }
-        Ok(record)
+        Ok(())
     }
 
-    /// Whether an earlier try for this volume made that directory: it noted that it would, and nothing lies in it. An empty
-    /// directory of somebody else's that was taken for ours by a crash at the wrong moment loses nothing.
-    fn left_by_us(&self, trees: &Trees, record: &Record, directory: &OwnedFd) -> Result<bool, Trouble> {
-        let doing = self.trouble("looking for an interrupted try");
-        for name in self.reservations(trees, record.key)? {
-            if name == reservation(record) {
-                continue;
-            }
-            let content = tree::read(trees.reserved.as_fd(), &name).map_err(self.trouble_io("reading a reservation"))?;
-            let earlier = content.and_then(|content| serde_json::from_slice::<Record>(&content).ok());
-            if earlier.is_some_and(|earlier| earlier.directory == record.directory && earlier.owns_directory) {
-                return tree::is_empty(directory).map_err(doing);
-            }
-        }
-        Ok(false)
-    }
-
-    pub(super) fn reservations(&self, trees: &Trees, key: Key) -> Result<Vec<String>, Trouble> {
-        let names = tree::names(&trees.reserved).map_err(self.trouble("reading the reservations"))?;
-        let prefix = format!("{key}.");
-        Ok(names.into_iter().map(|(name, _)| name).filter(|name| name.starts_with(&prefix)).collect())
+    /// Uses a directory that is there and isn't ours.
+    fn adopt(&self, trees: &Trees, record: &Record) -> Result<(), CreateError> {
+        // The note first: a delete by the directory's owner looks for it, and so does who makes a volume beneath.
+        self.note(trees, record)?;
+        self.open(&record.directory)?;
+        self.refuse_beneath(record.key, &record.directory)
     }
 
     /// Gives the record its place among the volumes, unless another controller was faster; then its word counts.
-    fn commit(&self, trees: &Trees, wanted: &Wanted, record: Record) -> Result<(Identity, Volume), CreateError> {
-        let doing = self.trouble("committing the volume");
+    pub(super) fn commit(
+        &self,
+        trees: &Trees,
+        wanted: &Wanted,
+        record: Record,
+    ) -> Result<(Identity, Volume), CreateError> {
         let name = reservation(&record);
+        let remove = || {
+            tree::remove_file(trees.reserved.as_fd(), &name).map_err(self.trouble("committing the volume"))
+        };
         let linked = linkat(&trees.reserved, &name, &trees.volumes, record.key.to_string(), AtFlags::empty());
         match linked {
             Ok(()) => {
                 fault_point!("create.committed");
                 self.names_settled(trees.volumes.as_fd())?;
-                tree::remove_file(trees.reserved.as_fd(), &name).map_err(doing)?;
+                remove()?;
                 Ok((trees.identity, Volume { record, published: Vec::new() }))
             }
             Err(Errno::EXIST) => {
@@ -183,87 +217,89 @@ impl Store {
                     return Err(Trouble::Stale { place: self.place.clone() }.into());
                 };
                 if first.directory != record.directory {
-                    if record.owns_directory && !self.others_use(trees, &record)? {
-                        let (parent, leaf) = self.parent_of(&record.directory)?;
-                        self.file_system.remove(parent.as_fd(), leaf, record.quota_id).map_err(&doing)?;
-                    }
-                    self.forget_directory(trees, wanted.key, &record.directory);
+                    self.give_back(trees, &record)?;
+                } else if !is_noted(&first) {
+                    self.forget_directory(trees, record.key, &record.directory);
                 }
-                tree::remove_file(trees.reserved.as_fd(), &name).map_err(doing)?;
+                remove()?;
                 self.keep(trees, wanted, first)
             }
-            Err(errno) => Err(doing(errno).into()),
+            Err(errno) => Err(self.not_linked(errno).into()),
         }
     }
 
-    /// Takes back what a failed try noted. What it could not take back, the reaper finds.
-    fn withdraw(&self, trees: &Trees, wanted: &Wanted, reservation: &str) {
-        tree::remove_file(trees.reserved.as_fd(), reservation).ok();
-        // Another controller may be at the same volume, or done with it; then the note is its own as well.
-        let others = || -> Result<bool, Trouble> {
-            let made = self.record(trees, wanted.key)?.is_some();
-            Ok(made || !self.reservations(trees, wanted.key)?.is_empty())
-        };
-        if wanted.chosen && others().is_ok_and(|others| !others) {
-            self.forget_directory(trees, wanted.key, &wanted.directory);
+    pub(super) fn not_linked(&self, errno: Errno) -> Trouble {
+        let doing = "committing the volume";
+        match errno {
+            Errno::PERM | Errno::OPNOTSUPP | Errno::MLINK => Trouble::Io {
+                place: self.place.clone(),
+                doing: doing.to_owned(),
+                error: format!(
+                    "link(2) says {errno}: its file system has no hard links, by which records are kept; export another"
+                ),
+            },
+            errno => self.trouble(doing)(errno),
         }
     }
 
-    /// Removes the note that a volume uses `directory`, and its place in the index when that was the last.
-    pub(super) fn forget_directory(&self, trees: &Trees, key: Key, directory: &Directory) {
-        let place = place_of(directory);
-        if let Ok(users) = tree::open_directory(trees.directories.as_fd(), &place) {
-            tree::remove_file(users.as_fd(), &self.user(key)).ok();
-            tree::remove_empty(trees.directories.as_fd(), &place).ok();
+    /// The names of the reservations for `key`.
+    pub(super) fn reservations(&self, trees: &Trees, key: Key) -> Result<Vec<String>, Trouble> {
+        let names = trees.names("reserved").map_err(self.trouble("reading the reservations"))?;
+        Ok(reservations_among(names, key))
+    }
+
+    /// What a reservation says; `None` where it is gone, or not yet written to its end.
+    pub(super) fn reserved(&self, trees: &Trees, name: &str) -> Result<Option<Record>, Trouble> {
+        let content = tree::read(trees.reserved.as_fd(), name);
+        let content = content.map_err(self.trouble_io("reading a reservation"))?;
+        Ok(content.and_then(|content| serde_json::from_slice(&content).ok()))
+    }
+
+    /// Takes back what a creation left that failed, or died: all that its reservation speaks of, and that last.
+    pub(super) fn undo(&self, trees: &Trees, record: &Record) -> Result<(), Trouble> {
+        let alone = self.is_alone(trees, record)?;
+        if alone {
+            self.give_back(trees, record)?;
         }
-    }
-
-    /// How this installation's volume is named among the users of a directory.
-    pub(super) fn user(&self, key: Key) -> String {
-        format!("{}.{key}", self.installation)
-    }
-
-    /// Refuses a directory within another volume's: a delete of the outer one would eat the inner.
-    fn refuse_nesting(&self, trees: &Trees, directory: &Directory) -> Result<(), CreateError> {
-        for ancestor in directory.ancestors() {
-            let chosen = tree::open_directory(trees.directories.as_fd(), &place_of(&ancestor));
-            let by_name = || self.is_directory_of_a_name(&ancestor);
-            if chosen.is_ok() || by_name()? {
-                let (directory, other) = (directory.to_string(), ancestor.to_string());
-                return Err(CreateError::Nested { directory, other });
-            }
+        tree::remove_file(trees.reserved.as_fd(), &reservation(record))
+            .map_err(self.trouble("undoing a creation"))?;
+        // Of two that gave up at once, each saw the other's reservation.
+        if !alone && self.is_alone(trees, record)? {
+            self.give_back(trees, record)?;
         }
         Ok(())
     }
 
-    /// Whether some installation's volume lies there because that is its name.
-    fn is_directory_of_a_name(&self, directory: &Directory) -> Result<bool, Trouble> {
-        if directory.names().count() > 1 {
-            return Ok(false);
-        }
-        let doing = self.trouble("looking for other installations");
-        let all = tree::open_directory(self.root.as_fd(), INSTALLATIONS).map_err(&doing)?;
-        for (installation, _) in tree::names(&all).map_err(&doing)? {
-            let path = format!("{INSTALLATIONS}/{installation}/volumes");
-            let Ok(volumes) = tree::open_directory(self.root.as_fd(), &path) else { continue };
-            let key = Key::of(&installation, directory.as_str()).to_string();
-            if statat(&volumes, key, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    /// Whether no other controller makes this volume, or has made it.
+    fn is_alone(&self, trees: &Trees, record: &Record) -> Result<bool, Trouble> {
+        let own = reservation(record);
+        // In this order: who commits links the record first, and removes his reservation then.
+        let alone = self.reservations(trees, record.key)?.iter().all(|name| *name == own);
+        Ok(alone && self.record(trees, record.key)?.is_none())
     }
 
-    /// The directory that holds `directory`, made if need be, and the last name.
-    pub(super) fn parent_of<'a>(&self, directory: &'a Directory) -> Result<(OwnedFd, &'a str), Trouble> {
-        let doing = self.trouble("opening the volume's parent directory");
-        let mut names: Vec<&str> = directory.names().collect();
-        let leaf = names.pop().unwrap_or_default();
-        let mut parent = rustix::io::dup(&self.root).map_err(&doing)?;
-        for name in names {
-            parent = tree::make_directory(parent.as_fd(), name, 0o755).map_err(&doing)?;
+    /// Removes the directory that a creation made, and its note. Only ever an empty one: what holds a file is somebody's.
+    fn give_back(&self, trees: &Trees, record: &Record) -> Result<(), Trouble> {
+        let doing = self.trouble("removing what a creation made");
+        if record.owns_directory
+            && !self.others_use(trees, record.key, &record.directory)?
+            && let Some((parent, leaf)) = self.existing_parent(&record.directory)?
+        {
+            match tree::remove_empty(parent.as_fd(), leaf) {
+                Ok(()) => {
+                    // By a name that nothing has: its quota goes, and nothing else can.
+                    let name = format!("{}.undone", reservation(record));
+                    match self.file_system.remove(trees.trash.as_fd(), &name, record.quota_id) {
+                        Ok(()) | Err(Errno::NOENT) => {}
+                        Err(errno) => return Err(doing(errno)),
+                    }
+                }
+                Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => {}
+                Err(errno) => return Err(doing(errno)),
+            }
         }
-        Ok((parent, leaf))
+        self.forget_directory(trees, record.key, &record.directory);
+        Ok(())
     }
 
     /// Makes names last on a local file system; a server does so by itself.
@@ -273,14 +309,54 @@ impl Store {
         }
         tree::settle_names(directory).map_err(self.trouble("syncing a directory"))
     }
+
+    /// Writes a record that is to replace another by rename: its name among the reservations, of which it is none.
+    pub(super) fn write_beside(&self, trees: &Trees, record: &Record) -> Result<String, Trouble> {
+        let name = format!("{}.{}{BESIDE}", record.key, self.draw()?);
+        tree::write_new(trees.reserved.as_fd(), &name, &self.content(record)?)
+            .map_err(self.trouble_io("writing the volume's record"))?;
+        Ok(name)
+    }
+
+    fn content(&self, record: &Record) -> Result<Vec<u8>, Trouble> {
+        let content = serde_json::to_vec(record).map_err(|error| Trouble::Own(error.to_string()))?;
+        if content.len() as u64 >= tree::LARGEST {
+            let (bytes, most) = (content.len(), tree::LARGEST - 1);
+            return Err(Trouble::Own(format!(
+                "the volume's record would have {bytes} bytes, and may have {most}: its parameters or mount options are too long"
+            )));
+        }
+        Ok(content)
+    }
+
+    fn draw(&self) -> Result<String, Trouble> {
+        let drawn = random::<4>().map_err(self.trouble("drawing a number"))?;
+        Ok(drawn.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// How the name of a record ends that waits to replace another.
+const BESIDE: &str = ".new";
+
+/// Whether a file among the reservations is none, but a record that waits to replace another.
+pub(super) fn is_beside(name: &str) -> bool {
+    name.ends_with(BESIDE)
+}
+
+/// The reservations for `key` among the files that lie there.
+pub(super) fn reservations_among(names: Vec<(String, u64)>, key: Key) -> Vec<String> {
+    let prefix = format!("{key}.");
+    let wanted = |name: &String| name.starts_with(&prefix) && !is_beside(name);
+    names.into_iter().map(|(name, _)| name).filter(wanted).collect()
 }
 
 /// A reservation's file name.
-fn reservation(record: &Record) -> String {
+pub(super) fn reservation(record: &Record) -> String {
     format!("{}.{}", record.key, record.generation)
 }
 
-/// A directory's place in the index of directories that classes chose.
-pub(super) fn place_of(directory: &Directory) -> String {
-    Sha256::digest(directory.as_str())[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+/// Whether a note says that the volume uses its directory: where that follows from the volume's name, nobody else looks
+/// for a note, unless the directory was somebody's before.
+pub(super) fn is_noted(record: &Record) -> bool {
+    !record.owns_directory || record.directory != crate::volume::Directory::of_name(&record.name, &record.key)
 }

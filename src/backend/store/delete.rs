@@ -1,46 +1,50 @@
 //! Deleting a volume: into the trash, at once, however large it is.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, renameat, statat};
+use rustix::fs::renameat;
 use rustix::io::Errno;
 
-use super::create::place_of;
+use super::create::{is_noted, reservation};
 use super::trees::Trees;
 use super::{Store, tree};
 use crate::backend::{DeleteError, Trouble};
 use crate::fault_point;
-use crate::volume::{Directory, Key, OnDelete, Record};
+use crate::volume::{Key, OnDelete, Record};
 
 impl Store {
     /// Success where there is no such volume (any more).
     pub(super) fn delete(&self, key: Key) -> Result<(), DeleteError> {
         let Some(trees) = self.trees()? else { return Ok(()) };
         let Some(record) = self.record(&trees, key)? else { return Ok(()) };
-        let published = self.published(&trees, key)?;
-        if !published.is_empty() {
-            return Err(DeleteError::InUse(published.into_iter().map(|p| p.node).collect()));
-        }
         let doing = self.trouble("deleting the volume");
-        let in_trash = format!("{}.{}", record.key, record.generation);
-        let to_trash = record.owns_directory && record.on_delete == OnDelete::Delete;
+        // That it can be removed says in one step that no node has the volume.
+        match tree::remove_empty(trees.published.as_fd(), &key.to_string()) {
+            Ok(()) => {}
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                let published = self.published(&trees, key)?;
+                if !published.is_empty() {
+                    return Err(DeleteError::InUse(published.into_iter().map(|p| p.node).collect()));
+                }
+                // The last was taken down between the two looks.
+                tree::remove_empty(trees.published.as_fd(), &key.to_string()).map_err(&doing)?;
+            }
+            Err(errno) => return Err(doing(errno).into()),
+        }
         // The directory goes first: a retry after a crash in between finds the record, and finishes.
-        if to_trash && !self.others_use(&trees, &record)? {
-            self.move_to_trash(&trees, &record, &in_trash)?;
+        if is_trashed(&record) && !self.others_noted(&trees, key, &record.directory)? {
+            self.move_to_trash(&trees, &record)?;
         }
         fault_point!("delete.moved");
         // What is forgotten before the record goes is forgotten by a retry too.
-        if was_chosen(&record) {
+        if is_noted(&record) {
             self.forget_directory(&trees, key, &record.directory);
         }
-        // Empty, as was seen above; where a node was added meanwhile, it stays for its unpublish.
-        tree::remove_empty(trees.published.as_fd(), &key.to_string()).ok();
-        let (shelf, name) = if to_trash {
-            (&trees.trash, format!("{in_trash}.json"))
-        } else {
-            (&trees.retained, in_trash)
-        };
-        match renameat(&trees.volumes, key.to_string(), shelf, name) {
+        let (name, (shelf, new)) = (key.to_string(), shelf(&trees, &record));
+        // Its age in the trash is counted from now; a rename sets no time on every server.
+        let moved = tree::touch(trees.volumes.as_fd(), &name)
+            .and_then(|()| renameat(&trees.volumes, &name, shelf, new));
+        match moved {
             // Gone: another controller was at it too, and was faster.
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(doing(errno).into()),
@@ -51,55 +55,30 @@ impl Store {
         Ok(())
     }
 
-    fn move_to_trash(&self, trees: &Trees, record: &Record, in_trash: &str) -> Result<(), DeleteError> {
-        let doing = self.trouble("moving the volume's directory to the trash");
-        let (parent, leaf) = match self.existing_parent(&record.directory)? {
-            Some(found) => found,
-            None => return Ok(()),
-        };
-        let stat = match statat(&parent, leaf, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(Errno::NOENT) => return Ok(()),
-            Err(errno) => return Err(doing(errno).into()),
-        };
-        if rustix::fs::FileType::from_raw_mode(stat.st_mode) != rustix::fs::FileType::Directory {
-            let what = format!("{}: {}", self.place, record.directory);
-            let why = "it was a directory, and something else is there now".to_owned();
-            return Err(Trouble::Damaged { what, why }.into());
-        }
-        match renameat(&parent, leaf, &trees.trash, in_trash) {
+    fn move_to_trash(&self, trees: &Trees, record: &Record) -> Result<(), DeleteError> {
+        let Some((parent, leaf)) = self.existing_parent(&record.directory)? else { return Ok(()) };
+        // By the slash only a directory is moved.
+        match renameat(&parent, format!("{leaf}/"), &trees.trash, reservation(record)) {
             Ok(()) | Err(Errno::NOENT) => self.names_settled(parent.as_fd()).map_err(Into::into),
-            Err(errno) => Err(doing(errno).into()),
-        }
-    }
-
-    /// The directory that holds `directory`, if it is there, and the last name.
-    fn existing_parent<'a>(
-        &self,
-        directory: &'a Directory,
-    ) -> Result<Option<(std::os::fd::OwnedFd, &'a str)>, Trouble> {
-        let (parent, leaf) = directory.as_str().rsplit_once('/').unwrap_or((".", directory.as_str()));
-        match tree::open_directory(self.root.as_fd(), parent) {
-            Ok(parent) => Ok(Some((parent, leaf))),
-            Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(self.trouble("opening the volume's parent directory")(errno)),
-        }
-    }
-
-    /// Whether another volume has the same directory. Then the data stays, for it.
-    pub(super) fn others_use(&self, trees: &Trees, record: &Record) -> Result<bool, Trouble> {
-        match tree::open_directory(trees.directories.as_fd(), &place_of(&record.directory)) {
-            Ok(users) => {
-                let names = tree::names(&users).map_err(self.trouble("reading who uses the directory"))?;
-                Ok(names.iter().any(|(name, _)| *name != self.user(record.key)))
+            Err(Errno::NOTDIR) => {
+                let what = format!("{}: {}", self.place, record.directory);
+                let why = "it was a directory, and something else is there now".to_owned();
+                Err(Trouble::Damaged { what, why }.into())
             }
-            Err(Errno::NOENT) => Ok(false),
-            Err(errno) => Err(self.trouble("reading who uses the directory")(errno)),
+            Err(errno) => Err(self.trouble("moving the volume's directory to the trash")(errno).into()),
         }
     }
 }
 
-/// Whether the class chose the directory, rather than the volume's name.
-fn was_chosen(record: &Record) -> bool {
-    record.directory != Directory::of_name(&record.name, &record.key)
+/// Whether a delete throws the directory away, rather than leaving it where it is.
+fn is_trashed(record: &Record) -> bool {
+    record.owns_directory && record.on_delete == OnDelete::Delete
+}
+
+/// Where the record of a deleted volume goes, and its name there.
+pub(super) fn shelf<'a>(trees: &'a Trees, record: &Record) -> (&'a OwnedFd, String) {
+    match is_trashed(record) {
+        true => (&trees.trash, format!("{}.json", reservation(record))),
+        false => (&trees.retained, reservation(record)),
+    }
 }

@@ -20,10 +20,23 @@ pub trait FileSystem: Send + Sync {
     /// Makes the directory `name` in `parent` with this owner and mode, and limits it to `bytes` where that can be.
     /// Gives back the quota's number, if there is one. `EEXIST` where something of that name is there; in any other
     /// failure nothing is left behind.
-    fn make(&self, parent: BorrowedFd<'_>, name: &str, key: &Key, owner: Owner, bytes: u64) -> io::Result<Option<u64>>;
+    fn make(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &str,
+        key: &Key,
+        owner: Owner,
+        bytes: u64,
+    ) -> io::Result<Option<u64>>;
 
     /// Brings a directory that an earlier, interrupted try made to what [`FileSystem::make`] would have left.
-    fn settle(&self, directory: BorrowedFd<'_>, key: &Key, owner: Owner, bytes: u64) -> io::Result<Option<u64>>;
+    fn settle(
+        &self,
+        directory: BorrowedFd<'_>,
+        key: &Key,
+        owner: Owner,
+        bytes: u64,
+    ) -> io::Result<Option<u64>>;
 
     /// Moves the limit of a volume to `bytes`, at once, also under a running writer.
     fn limit(&self, directory: BorrowedFd<'_>, quota_id: Option<u64>, bytes: u64) -> io::Result<()>;

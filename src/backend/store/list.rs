@@ -1,6 +1,6 @@
 //! Volumes, page by page.
 
-use super::{Store, tree};
+use super::Store;
 use crate::backend::{ListError, Page};
 use crate::volume::{Key, Volume};
 
@@ -8,7 +8,7 @@ impl Store {
     /// Up to `most` volumes behind `after`, in the order of their keys. Only their records are read.
     pub(super) fn list(&self, after: Option<Key>, most: usize) -> Result<Page, ListError> {
         let Some(trees) = self.trees()? else { return Ok(Page::default()) };
-        let names = tree::names(&trees.volumes).map_err(self.trouble("reading the volumes"))?;
+        let names = trees.names("volumes").map_err(self.trouble("reading the volumes"))?;
         let mut keys: Vec<Key> = names.iter().filter_map(|(name, _)| name.parse().ok()).collect();
         keys.retain(|key| after.is_none_or(|after| *key > after));
         keys.sort_unstable();

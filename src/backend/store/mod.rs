@@ -16,11 +16,16 @@
 
 mod create;
 mod delete;
+mod directories;
 mod expand;
 mod filesystem;
 mod list;
+mod lock;
+mod promise;
 mod publish;
 mod reap;
+#[cfg(test)]
+mod tests;
 pub mod tree;
 mod trees;
 
@@ -32,7 +37,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::io::Errno;
 
 pub use filesystem::{FileSystem, Usage, open_beneath};
-use trees::Trees;
+use trees::{INSTALLATIONS, Trees};
 pub use trees::{OWN, random};
 
 use super::{Answer, Ask, FindError, Job, Trouble};
@@ -49,9 +54,9 @@ pub struct Store {
     /// and not guaranteed (a share).
     overcommit: Option<f64>,
     trees: Mutex<Option<Arc<Trees>>>,
-    /// Sizes by file name and inode of the record: a record that changes is a new file, so an entry is never stale. Only
-    /// spares reading; the names are read anew each time.
-    sizes: Mutex<HashMap<(String, u64), u64>>,
+    /// Sizes by file name and inode of the record, for each directory of records: a record that changes is a new file, so an
+    /// entry is never stale. Only spares reading; the names are read anew each time.
+    sizes: Mutex<HashMap<String, promise::Sizes>>,
 }
 
 impl Store {
@@ -63,7 +68,15 @@ impl Store {
         file_system: Box<dyn FileSystem>,
         overcommit: Option<f64>,
     ) -> Self {
-        Self { root, place, installation, file_system, overcommit, trees: Mutex::default(), sizes: Mutex::default() }
+        Self {
+            root,
+            place,
+            installation,
+            file_system,
+            overcommit,
+            trees: Mutex::default(),
+            sizes: Mutex::default(),
+        }
     }
 
     /// Does what is asked, if this is the export or pool that is meant.
@@ -78,12 +91,14 @@ impl Store {
             Job::Create(wanted) => Answer::Create(self.create(*wanted)),
             Job::Delete { key } => Answer::Delete(self.delete(key)),
             Job::Find { key } => Answer::Find(self.find(key)),
-            Job::Publish { key, publication, limit } => Answer::Publish(self.publish(key, &publication, limit)),
+            Job::Publish { key, publication, limit } => {
+                Answer::Publish(self.publish(key, &publication, limit))
+            }
             Job::Unpublish { key, node } => Answer::Unpublish(self.unpublish(key, node.as_deref())),
             Job::Expand { key, required, limit } => Answer::Expand(self.expand(key, required, limit)),
             Job::List { after, most } => Answer::List(self.list(after, most)),
             Job::Capacity => Answer::Capacity(self.capacity()),
-            Job::Reap { lifetime, now } => Answer::Reap(self.reap(lifetime, now)),
+            Job::Reap { lifetime } => Answer::Reap(self.reap(lifetime)),
             Job::Ping => Answer::Ping(self.ping()),
         }
     }
@@ -109,7 +124,8 @@ impl Store {
             Some(trees) => trees.identity.to_string(),
             None => {
                 let path = format!("{OWN}/id");
-                let note = tree::read_note(self.root.as_fd(), &path).map_err(self.trouble("reading its identity"))?;
+                let note = tree::read_note(self.root.as_fd(), &path)
+                    .map_err(self.trouble("reading its identity"))?;
                 note.unwrap_or_else(|| "one where Kuration never made a volume".to_owned())
             }
         };
@@ -149,17 +165,20 @@ impl Store {
     /// The record of a volume, if there is such a volume.
     fn record(&self, trees: &Trees, key: Key) -> Result<Option<Record>, Trouble> {
         let name = key.to_string();
-        let content = tree::read(trees.volumes.as_fd(), &name).map_err(self.trouble_io("reading a record"))?;
-        content.map(|content| self.parse(&name, &content)).transpose()
+        let content =
+            tree::read(trees.volumes.as_fd(), &name).map_err(self.trouble_io("reading a record"))?;
+        content.map(|content| self.parse(&self.installation, "volumes", &name, &content)).transpose()
     }
 
-    fn parse(&self, name: &str, content: &[u8]) -> Result<Record, Trouble> {
-        let damaged = |why: String| Trouble::Damaged { what: format!("{}: record {name}", self.place), why };
+    /// Reads the record `name` on a shelf of an installation.
+    fn parse(&self, installation: &str, shelf: &str, name: &str, content: &[u8]) -> Result<Record, Trouble> {
+        let what = || format!("{}: the record {INSTALLATIONS}/{installation}/{shelf}/{name}", self.place);
+        let damaged = |why: String| Trouble::Damaged { what: what(), why };
         let record: Record = serde_json::from_slice(content).map_err(|error| damaged(error.to_string()))?;
         if record.version > RECORD_VERSION {
             return Err(damaged(format!("version {} is of a newer Kuration", record.version)));
         }
-        if record.installation != self.installation {
+        if record.installation != installation {
             return Err(damaged(format!("it belongs to installation {:?}", record.installation)));
         }
         Ok(record)

@@ -1,8 +1,8 @@
 //! Which nodes have a volume.
 //!
 //! Each is a note of its own, so two controllers at once lose nothing, and there is no lock: who publishes puts his note up
-//! first and looks at the others' afterwards, and takes it down again where theirs forbid it. Of two that exclude each
-//! other, at most one stays; at worst neither, and both are tried again.
+//! first and looks at the others', and whether the volume is still there, afterwards, and takes it down again where they
+//! forbid it. Of two that exclude each other, at most one stays; at worst neither, and both are tried again.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -18,10 +18,13 @@ use crate::plan;
 use crate::volume::{Key, Publication};
 
 impl Store {
-    pub(super) fn publish(&self, key: Key, wanted: &Publication, limit: Option<u64>) -> Result<(), PublishError> {
+    pub(super) fn publish(
+        &self,
+        key: Key,
+        wanted: &Publication,
+        limit: Option<u64>,
+    ) -> Result<(), PublishError> {
         let trees = self.trees()?.ok_or(PublishError::NotFound)?;
-        // Before the note, so that no volume's worth of notes is left for a volume that never was.
-        self.refuse_missing(&trees, key)?;
         let doing = self.trouble("publishing the volume");
         let notes = tree::make_directory(trees.published.as_fd(), &key.to_string(), 0o700).map_err(&doing)?;
         let name = note_of(&wanted.node);
@@ -29,9 +32,21 @@ impl Store {
         let new = match tree::put_note(notes.as_fd(), &name, &text) {
             Ok(()) => true,
             Err(Errno::EXIST) => false,
-            Err(errno) => return Err(doing(errno).into()),
+            Err(errno) => {
+                // A delete took the directory away, and goes on.
+                self.refuse_missing(&trees, key)?;
+                return Err(doing(errno).into());
+            }
         };
         fault_point!("publish.noted");
+        if let Err(error) = self.refuse_missing(&trees, key) {
+            if error == PublishError::NotFound {
+                tree::remove_file(notes.as_fd(), &name).map_err(&doing)?;
+                // Another node's note may be there, which its own request takes down.
+                tree::remove_empty(trees.published.as_fd(), &key.to_string()).ok();
+            }
+            return Err(error);
+        }
         let all = self.publications(&notes)?;
         let verdict = match plan::publish(wanted, &all) {
             plan::Publish::Keep => Ok(()),
@@ -50,6 +65,7 @@ impl Store {
         if new && verdict.is_err() {
             tree::remove_file(notes.as_fd(), &name).map_err(doing)?;
         }
+        self.names_settled(notes.as_fd())?;
         verdict
     }
 
@@ -69,6 +85,7 @@ impl Store {
             tree::remove_file(notes.as_fd(), &name).map_err(&doing)?;
         }
         fault_point!("unpublish.removed");
+        self.names_settled(notes.as_fd())?;
         Ok(())
     }
 
@@ -110,7 +127,7 @@ impl Store {
     fn volumes_on(&self, trees: &Trees, note: &str) -> Result<u64, Trouble> {
         let doing = self.trouble("counting the node's volumes");
         let mut count = 0;
-        for (key, _) in tree::names(&trees.published).map_err(&doing)? {
+        for (key, _) in trees.names("published").map_err(&doing)? {
             match statat(&trees.published, format!("{key}/{note}"), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(_) => count += 1,
                 Err(Errno::NOENT) => {}

@@ -1,86 +1,121 @@
 //! The reaper: what has lain in the trash for its lifetime is removed for good, and what a crash left half made is undone.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, statat};
+use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::Errno;
 
+use super::create::is_beside;
 use super::trees::Trees;
 use super::{Store, tree};
 use crate::backend::{Reaped, Trouble};
-use crate::volume::{Directory, Record};
 
 /// A reservation this old, in seconds, belongs to no request that still runs; the longest deadline is far below.
 const ABANDONED: u64 = 3600;
 
+/// What is old enough to go.
+#[derive(Clone, Copy)]
+pub(super) struct Age {
+    /// The server's clock, in seconds since 1970.
+    now: u64,
+    least: u64,
+}
+
 impl Store {
     /// One round. Several at once, even on several hosts, do no harm: each step is a removal that may find nothing left.
-    pub(super) fn reap(&self, lifetime: u64, now: u64) -> Result<Reaped, Trouble> {
+    pub(super) fn reap(&self, lifetime: u64) -> Result<Reaped, Trouble> {
         let Some(trees) = self.trees()? else { return Ok(Reaped::default()) };
-        let doing = self.trouble("emptying the trash");
-        let mut done = Reaped::default();
-        for (name, _) in tree::names(&trees.trash).map_err(&doing)? {
-            let Some(directory) = name.strip_suffix(".json") else { continue };
-            if self.age(&trees.trash, &name, now)? < lifetime {
-                done.waiting += 1;
-                continue;
-            }
-            let content = tree::read(trees.trash.as_fd(), &name).map_err(self.trouble_io("reading the trash"))?;
-            let Some(content) = content else { continue };
-            let record = self.parse(&name, &content)?;
-            match self.file_system.remove(trees.trash.as_fd(), directory, record.quota_id) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(errno) => return Err(doing(errno)),
-            }
-            // The record last: without it nobody would know what the directory was.
-            tree::remove_file(trees.trash.as_fd(), &name).map_err(&doing)?;
-            done.removed += 1;
-        }
-        self.undo_abandoned(&trees, now)?;
-        done.volumes = tree::names(&trees.volumes).map_err(&doing)?.len() as u64;
+        let now = self.now(&trees)?;
+        let mut done = self.empty_trash(&trees, Some(Age { now, least: lifetime }));
+        let undone = self.undo_abandoned(&trees, Age { now, least: ABANDONED });
+        done.volumes = trees.names("volumes").map_err(self.trouble("counting the volumes"))?.len() as u64;
+        done.trouble = done.trouble.or(undone.err());
         Ok(done)
     }
 
-    fn undo_abandoned(&self, trees: &Trees, now: u64) -> Result<(), Trouble> {
+    /// Removes what is old enough, or everything. What can't be removed keeps nothing else from it.
+    pub(super) fn empty_trash(&self, trees: &Trees, age: Option<Age>) -> Reaped {
+        let mut done = Reaped::default();
+        let names = trees.names("trash").map_err(self.trouble("reading the trash"));
+        let names = names.unwrap_or_else(|trouble| {
+            done.trouble = Some(trouble);
+            Vec::new()
+        });
+        for (name, _) in names {
+            let Some(directory) = name.strip_suffix(".json") else { continue };
+            match self.remove_trash(trees, &name, directory, age) {
+                Ok(true) => done.removed += 1,
+                Ok(false) => done.waiting += 1,
+                Err(trouble) => {
+                    done.waiting += 1;
+                    done.trouble.get_or_insert(trouble);
+                }
+            }
+        }
+        done
+    }
+
+    /// Whether it was old enough to go.
+    fn remove_trash(
+        &self,
+        trees: &Trees,
+        name: &str,
+        directory: &str,
+        age: Option<Age>,
+    ) -> Result<bool, Trouble> {
+        let doing = self.trouble("emptying the trash");
+        if let Some(age) = age
+            && !self.is_old(&trees.trash, name, age)?
+        {
+            return Ok(false);
+        }
+        let content = tree::read(trees.trash.as_fd(), name).map_err(self.trouble_io("reading the trash"))?;
+        let Some(content) = content else { return Ok(false) };
+        let record = self.parse(&self.installation, "trash", name, &content)?;
+        match self.file_system.remove(trees.trash.as_fd(), directory, record.quota_id) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(doing(errno)),
+        }
+        // The record last: without it nobody would know what the directory was.
+        tree::remove_file(trees.trash.as_fd(), name).map_err(doing)?;
+        Ok(true)
+    }
+
+    fn undo_abandoned(&self, trees: &Trees, age: Age) -> Result<(), Trouble> {
         let doing = self.trouble("undoing an interrupted creation");
-        for (name, _) in tree::names(&trees.reserved).map_err(&doing)? {
-            if self.age(&trees.reserved, &name, now)? < ABANDONED {
-                continue;
-            }
-            let content = tree::read(trees.reserved.as_fd(), &name).map_err(self.trouble_io("reading a reservation"))?;
-            let record = content.and_then(|content| serde_json::from_slice::<Record>(&content).ok());
-            // Where there is another reservation, a creation may be under way with the same directory.
-            if let Some(record) = record
-                && self.record(trees, record.key)?.is_none()
-                && self.reservations(trees, record.key)?.len() <= 1
-            {
-                self.remove_if_empty(&record.directory, record.owns_directory)?;
-                self.forget_directory(trees, record.key, &record.directory);
-            }
-            tree::remove_file(trees.reserved.as_fd(), &name).map_err(&doing)?;
+        let mut done = Ok(());
+        for (name, _) in trees.names("reserved").map_err(&doing)? {
+            let undone = || {
+                if !self.is_old(&trees.reserved, &name, age)? {
+                    return Ok(());
+                }
+                if !is_beside(&name)
+                    && let Some(record) = self.reserved(trees, &name)?
+                {
+                    self.undo(trees, &record)?;
+                }
+                tree::remove_file(trees.reserved.as_fd(), &name).map_err(&doing)
+            };
+            done = done.and(undone());
         }
-        Ok(())
+        done
     }
 
-    /// Only ever an empty one: what holds a file is somebody's.
-    fn remove_if_empty(&self, directory: &Directory, owns: bool) -> Result<(), Trouble> {
-        if !owns {
-            return Ok(());
-        }
-        let (parent, leaf) = self.parent_of(directory)?;
-        match tree::remove_empty(parent.as_fd(), leaf) {
-            Ok(()) | Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR) => Ok(()),
-            Err(errno) => Err(self.trouble("undoing an interrupted creation")(errno)),
-        }
+    /// The clock by which files get their times: that of the server, which may be far from ours.
+    fn now(&self, trees: &Trees) -> Result<u64, Trouble> {
+        let doing = self.trouble("asking for the time");
+        // A directory, since of a file the times may be in the client's hands for a while (RFC 9754).
+        let stat = tree::touch(trees.trash.as_fd(), ".").and_then(|()| fstat(&trees.trash)).map_err(doing)?;
+        Ok(u64::try_from(stat.st_mtime).unwrap_or(0))
     }
 
-    /// Seconds since the file `name` came here: a rename sets its change time.
-    fn age(&self, parent: &std::os::fd::OwnedFd, name: &str, now: u64) -> Result<u64, Trouble> {
+    /// Whether the file `name` was written, or came into the trash, so long ago: a delete sets its time.
+    fn is_old(&self, parent: &OwnedFd, name: &str, age: Age) -> Result<bool, Trouble> {
         match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(now.saturating_sub(u64::try_from(stat.st_ctime).unwrap_or(0))),
-            // Removed by another round: as young as can be, so this one leaves it.
-            Err(Errno::NOENT) => Ok(0),
-            Err(errno) => Err(self.trouble("reading the trash")(errno)),
+            Ok(stat) => Ok(age.now.saturating_sub(u64::try_from(stat.st_mtime).unwrap_or(0)) >= age.least),
+            // Removed by another round, so this one leaves it.
+            Err(Errno::NOENT) => Ok(false),
+            Err(errno) => Err(self.trouble("reading its age")(errno)),
         }
     }
 }

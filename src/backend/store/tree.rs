@@ -4,7 +4,10 @@ use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Dir, Mode, OFlags, ResolveFlags, mkdirat, openat2, readlinkat, symlinkat, unlinkat};
+use rustix::fs::{
+    AtFlags, Dir, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, mkdirat, openat2, readlinkat,
+    symlinkat, unlinkat, utimensat,
+};
 use rustix::io::{Errno, Result};
 
 /// No way out: not by `..`, not by a link, not by /proc's.
@@ -25,6 +28,9 @@ pub fn make_directory(parent: BorrowedFd<'_>, name: &str, mode: u32) -> Result<O
     }
 }
 
+/// A record is a few KiB; a file of so many bytes was not written by us, and is read no further.
+pub const LARGEST: u64 = 1 << 20;
+
 /// The content of the file `name` in `parent`; `None` where there is none.
 pub fn read(parent: BorrowedFd<'_>, name: &str) -> std::io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -34,8 +40,7 @@ pub fn read(parent: BorrowedFd<'_>, name: &str) -> std::io::Result<Option<Vec<u8
         Err(errno) => return Err(errno.into()),
     };
     let mut content = Vec::new();
-    // A record is a few KiB; what is larger was not written by us.
-    file.take(1 << 20).read_to_end(&mut content)?;
+    file.take(LARGEST).read_to_end(&mut content)?;
     Ok(Some(content))
 }
 
@@ -58,6 +63,17 @@ pub fn settle_names(directory: BorrowedFd<'_>) -> Result<()> {
         Err(Errno::INVAL | Errno::BADF) => Ok(()),
         other => other,
     }
+}
+
+/// Sets the times of `name` in `parent` to now, by the clock of the server.
+pub fn touch(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
+    let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+    utimensat(
+        parent,
+        name,
+        &Timestamps { last_access: now, last_modification: now },
+        AtFlags::SYMLINK_NOFOLLOW,
+    )
 }
 
 /// Removes the file `name` in `parent`, if it is there.
@@ -111,6 +127,12 @@ pub fn names(directory: &OwnedFd) -> Result<Vec<(String, u64)>> {
 /// Whether nothing lies in `directory`.
 pub fn is_empty(directory: &OwnedFd) -> Result<bool> {
     Ok(names(directory)?.is_empty())
+}
+
+/// Opens the file `name` in `parent` for locks, making it if need be.
+pub fn open_lock(parent: BorrowedFd<'_>, name: &str) -> Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    openat2(parent, name, flags, Mode::from_raw_mode(0o600), BENEATH)
 }
 
 /// Opens again, for reading and writing, what `file` is.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! .kuration/id                                   a note: the identity of this export or pool
-//! .kuration/directories/HASH/INSTALLATION.KEY    a note per volume whose directory the class chose (subDir)
+//! .kuration/lock                                 (a pool) its one byte: who may promise space
+//! .kuration/directories/HASH/INSTALLATION.KEY    a note per volume whose directory the class chose (subDir), or was there before
 //! .kuration/installations/INSTALLATION/volumes/KEY             the record of a volume, JSON
 //! .kuration/installations/INSTALLATION/reserved/KEY.GENERATION the record of a volume that is being made
 //! .kuration/installations/INSTALLATION/published/KEY/NODE      a note per node that has the volume
@@ -13,7 +14,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, openat2};
 use rustix::io::{Errno, Result};
 
 use super::tree::{self, make_directory, open_directory};
@@ -22,12 +22,16 @@ use crate::volume::Identity;
 /// The directory of Kuration's own at the top of an export or pool.
 pub const OWN: &str = ".kuration";
 
+/// Beneath it, who uses which directory.
+pub const DIRECTORIES: &str = ".kuration/directories";
+
 /// Beneath it, a directory for each installation.
 pub const INSTALLATIONS: &str = ".kuration/installations";
 
 /// The open directories of one installation's tree. They stay open, so that a request costs no walk.
 pub struct Trees {
     pub identity: Identity,
+    tree: OwnedFd,
     pub directories: OwnedFd,
     pub volumes: OwnedFd,
     pub reserved: OwnedFd,
@@ -71,14 +75,15 @@ impl Trees {
             published: part("published")?,
             trash: part("trash")?,
             retained: part("retained")?,
-            lock: openat2(
-                &tree,
-                "lock",
-                OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW,
-                Mode::from_raw_mode(0o600),
-                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
-            )?,
+            lock: tree::open_lock(tree.as_fd(), "lock")?,
+            tree,
         })
+    }
+
+    /// The names in one of the directories, and their inode numbers. It is looked up anew, for that makes an NFS client ask
+    /// its server whether the directory has changed, which a directory that stays open doesn't.
+    pub fn names(&self, part: &str) -> Result<Vec<(String, u64)>> {
+        tree::names(&open_directory(self.tree.as_fd(), part)?)
     }
 }
 
