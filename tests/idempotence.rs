@@ -151,8 +151,8 @@ async fn the_same_name_in_other_words_is_refused_with_the_difference() {
         ),
         (
             "mount options",
-            with(&|r| r.volume_capabilities[0] = capability_with(mode, &["hard"])),
-            "MULTI_NODE_MULTI_WRITER with hard",
+            with(&|r| r.volume_capabilities[0] = capability_with(mode, &["noexec"])),
+            "MULTI_NODE_MULTI_WRITER with noexec",
         ),
         (
             "all at once",

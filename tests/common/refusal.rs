@@ -82,7 +82,8 @@ pub fn bad_capabilities() -> Vec<(&'static str, VolumeCapability, &'static str)>
         ("a misspelt option", flagged("nfsver=4.1"), "nfsvers"),
         ("an option of ours", flagged("addr=10.0.0.1"), "addr"),
         ("a version that isn't", flagged("vers=5"), "vers=5"),
-        ("a long option", flagged(&long(1 << 20)), "unknown mount option"),
-        ("a long value", flagged(&format!("hard={}", long(1 << 20))), "hard"),
+        ("a long option", flagged(&long(4000)), "unknown mount option"),
+        ("a longer option", flagged(&long(1 << 20)), "at most 4096"),
+        ("a long value", flagged(&format!("hard={}", long(4000))), "hard"),
     ]
 }

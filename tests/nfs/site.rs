@@ -387,21 +387,31 @@ pub fn processes() -> Vec<Process> {
 }
 
 fn process(number: &OsStr) -> Option<Process> {
-    let pid = number.to_str()?.parse().ok()?;
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?.chars().next()?;
-    Some(Process { pid, parent: fields.next()?.parse().ok()?, name: name.to_owned(), state })
+    number.to_str()?.parse::<i32>().ok()?;
+    process_at(&Path::new("/proc").join(number).join("stat"))
 }
 
-/// Processes of the driver's program, or of one of these, that are in an uninterruptible wait, or dead and not buried.
+fn process_at(stat: &Path) -> Option<Process> {
+    let stat = fs::read_to_string(stat).ok()?;
+    let (pid, rest) = stat.split_once(" (")?;
+    let (name, rest) = rest.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = fields.next()?.chars().next()?;
+    let (pid, parent) = (pid.parse().ok()?, fields.next()?.parse().ok()?);
+    Some(Process { pid, parent, name: name.to_owned(), state })
+}
+
+/// Threads of the driver, its children and a test's writer that are in an uninterruptible wait, or dead and not buried. A
+/// process as a whole has the state of its first thread, which is not the one that touches a mount.
 pub fn stuck() -> Vec<Process> {
-    let mut all = processes();
-    all.retain(|process| {
-        matches!(process.state, 'D' | 'Z') && ["kuration", "dd"].contains(&process.name.as_str())
+    let mut ours = processes();
+    // A child is started as /proc/self/exe.
+    ours.retain(|process| ["kuration", "exe", "dd"].contains(&process.name.as_str()));
+    let threads = ours.iter().flat_map(|process| {
+        let tasks = fs::read_dir(format!("/proc/{}/task", process.pid)).into_iter().flatten();
+        tasks.filter_map(Result::ok).filter_map(|task| process_at(&task.path().join("stat")))
     });
-    all
+    threads.filter(|thread| matches!(thread.state, 'D' | 'Z')).collect()
 }
 
 /// NFS file systems that this host has mounted, attached to a path or not.

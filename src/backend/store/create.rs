@@ -11,7 +11,7 @@ use super::{Store, tree};
 use crate::backend::{CreateError, Trouble};
 use crate::fault_point;
 use crate::plan;
-use crate::volume::{Identity, Key, OnDelete, RECORD_VERSION, Record, Volume, Wanted};
+use crate::volume::{Directory, Identity, Key, OnDelete, RECORD_VERSION, Record, Volume, Wanted};
 
 impl Store {
     pub(super) fn create(&self, wanted: Wanted) -> Result<(Identity, Volume), CreateError> {
@@ -144,7 +144,9 @@ impl Store {
             self.make_directory(trees, record)?;
         }
         if !record.owns_directory {
-            self.adopt(trees, record)?;
+            // It is somebody's, and noted by now: a delete by its owner looks for that, and so does who makes a volume beneath.
+            self.open(&record.directory)?;
+            self.refuse_beneath(record.key, &record.directory)?;
         }
         // Again: whoever wants a directory above at this moment noted it before he looked for ours, as we did.
         self.refuse_nesting(trees, record.key, &record.directory)?;
@@ -164,6 +166,10 @@ impl Store {
         record.quota_id = match self.file_system.make(parent.as_fd(), leaf, key, owner, bytes) {
             Ok(quota_id) => quota_id,
             Err(Errno::EXIST) => {
+                let occupied = || CreateError::Occupied { directory: record.directory.to_string() };
+                if self.record(trees, record.key)?.is_some() {
+                    return Err(occupied());
+                }
                 let directory = self.open(&record.directory)?;
                 // It was not there when we looked. An empty one that is nobody else's is from a try of ours that was
                 // interrupted, from one whose answer was lost (NFS asks again by itself), or from another controller's at
@@ -174,23 +180,15 @@ impl Store {
                     self.file_system.settle(directory.as_fd(), key, owner, bytes).map_err(&doing)?
                 } else if record.on_delete == OnDelete::Retain {
                     record.owns_directory = false;
-                    return Ok(());
+                    return Ok(self.note(trees, record)?);
                 } else {
-                    return Err(CreateError::Occupied { directory: record.directory.to_string() });
+                    return Err(occupied());
                 }
             }
             Err(errno) => return Err(doing(errno).into()),
         };
         self.names_settled(parent.as_fd())?;
         Ok(())
-    }
-
-    /// Uses a directory that is there and isn't ours.
-    fn adopt(&self, trees: &Trees, record: &Record) -> Result<(), CreateError> {
-        // The note first: a delete by the directory's owner looks for it, and so does who makes a volume beneath.
-        self.note(trees, record)?;
-        self.open(&record.directory)?;
-        self.refuse_beneath(record.key, &record.directory)
     }
 
     /// Gives the record its place among the volumes, unless another controller was faster; then its word counts.
@@ -358,5 +356,5 @@ pub(super) fn reservation(record: &Record) -> String {
 /// Whether a note says that the volume uses its directory: where that follows from the volume's name, nobody else looks
 /// for a note, unless the directory was somebody's before.
 pub(super) fn is_noted(record: &Record) -> bool {
-    !record.owns_directory || record.directory != crate::volume::Directory::of_name(&record.name, &record.key)
+    !record.owns_directory || record.directory != Directory::of_name(&record.name, &record.key)
 }

@@ -30,13 +30,13 @@ pub(super) struct Lock {
 impl Store {
     /// Waits until nobody else changes the record of `key`, on this host or another, and keeps it so.
     pub(super) fn lock(&self, trees: &Trees, key: Key) -> Result<Lock, Trouble> {
-        // A place in the file for each volume: 60 bits of the key.
+        // A place in the file for each volume, behind byte 0: 60 bits of the key.
         let digits = &key.to_string()[..15];
         let at = i64::from_str_radix(digits, 16).map_err(|error| Trouble::Own(error.to_string()))?;
         // An open file of its own: locks belong to it, and threads of one process must exclude each other too.
         let file =
             tree::open_file(trees.lock.as_fd()).map_err(self.trouble("locking the volume's record"))?;
-        self.take(file, at, PATIENCE)
+        self.take(file, at.saturating_add(1), PATIENCE)
     }
 
     /// Waits until no other installation or controller promises space of this pool, and keeps it so.
