@@ -1,11 +1,15 @@
 //! What others do at the same moment, or what a crash left, at the points where it matters: each state is put together by
 //! hand from the steps of `create`, `delete` and the rest.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+mod file_systems;
+
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use rustix::io::{self, Errno};
+use rustix::io::Errno;
+
+use file_systems::{Replayed, Small};
 
 use super::promise::Promise;
 use super::*;
@@ -200,59 +204,6 @@ fn a_record_that_waits_to_replace_another_is_no_reservation() {
     assert!(place.path("pvc-1").exists());
     assert_eq!(place.reserved(), 0);
 }
-
-/// Does what it is asked, and loses the first answer, as a server may that is asked again.
-struct Replayed(Plain);
-
-/// Enforces sizes, of a file system of 1,000,000 bytes.
-struct Small(Plain);
-
-macro_rules! file_system {
-    ($name:ident, $enforces:literal, $make:expr, $room:expr) => {
-        impl FileSystem for $name {
-            fn name(&self) -> &'static str {
-                stringify!($name)
-            }
-            fn enforces(&self) -> bool {
-                $enforces
-            }
-            fn make(
-                &self,
-                at: BorrowedFd<'_>,
-                name: &str,
-                key: &Key,
-                owner: Owner,
-                bytes: u64,
-            ) -> io::Result<Option<u64>> {
-                $make(self.0.make(at, name, key, owner, bytes))
-            }
-            fn settle(
-                &self,
-                at: BorrowedFd<'_>,
-                key: &Key,
-                owner: Owner,
-                bytes: u64,
-            ) -> io::Result<Option<u64>> {
-                self.0.settle(at, key, owner, bytes)
-            }
-            fn limit(&self, _: BorrowedFd<'_>, _: Option<u64>, _: u64) -> io::Result<()> {
-                Ok(())
-            }
-            fn usage(&self, at: BorrowedFd<'_>, quota: Option<u64>, bytes: u64) -> io::Result<Usage> {
-                self.0.usage(at, quota, bytes)
-            }
-            fn remove(&self, parent: BorrowedFd<'_>, name: &str, quota: Option<u64>) -> io::Result<()> {
-                self.0.remove(parent, name, quota)
-            }
-            fn room(&self, root: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
-                $room(self.0.room(root))
-            }
-        }
-    };
-}
-
-file_system!(Replayed, false, |_| Err(Errno::EXIST), |room| room);
-file_system!(Small, true, |made| made, |_| Ok((1_000_000, 1_000_000)));
 
 #[test]
 fn a_directory_whose_making_was_answered_twice_is_ours() {
