@@ -16,7 +16,7 @@ async fn take_turns(a: &Site, b: &Site, share: &Share, order: &Order) {
     b.delete(&volume).await.unwrap();
     assert_eq!(b.list().await.unwrap(), Vec::<String>::new());
     assert_eq!(a.create(order).await.unwrap().volume_id, volume.volume_id);
-    assert_eq!(b.list().await.unwrap(), [volume.volume_id.clone()]);
+    assert_eq!(b.list().await.unwrap(), std::slice::from_ref(&volume.volume_id));
     b.attach(&volume, order).await.unwrap();
     assert_eq!(a.nodes(&volume).await.unwrap(), b.nodes(&volume).await.unwrap());
 
@@ -62,7 +62,7 @@ async fn race(a: &Site, b: &Site, share: &Share, order: &Order) {
         let (one, two) = tokio::join!(a.create(&order), b.create(&order));
         let (one, two) = (one.unwrap(), two.unwrap());
         assert_eq!(one.volume_id, two.volume_id);
-        assert_eq!(share.directories(), [order.name.clone()]);
+        assert_eq!(share.directories(), std::slice::from_ref(&order.name));
         assert_eq!(share.part("default", "reserved"), Vec::<String>::new());
 
         let (first, second) = tokio::join!(a.expand(&one, 96 * MIB, 0), b.expand(&one, 128 * MIB, 0));
@@ -126,13 +126,13 @@ async fn installations_do_not_see_each_others_volumes() {
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     let other = blue.create(&order.clone().with("subDir", "blue")).await.unwrap();
     assert_ne!(volume.volume_id, other.volume_id);
-    assert_eq!(red.0.list().await.unwrap(), [volume.volume_id.clone()]);
-    assert_eq!(blue.list().await.unwrap(), [other.volume_id.clone()]);
+    assert_eq!(red.0.list().await.unwrap(), std::slice::from_ref(&volume.volume_id));
+    assert_eq!(blue.list().await.unwrap(), std::slice::from_ref(&other.volume_id));
     // Nor does a delete of the other's volume delete it.
     blue.delete(&volume).await.unwrap();
     assert_eq!(blue.attach(&volume, &order).await.unwrap_err().code(), Code::NotFound);
     assert_eq!(share.directories(), ["blue", "pvc-1"]);
-    assert_eq!(red.0.list().await.unwrap(), [volume.volume_id.clone()]);
+    assert_eq!(red.0.list().await.unwrap(), std::slice::from_ref(&volume.volume_id));
 
     // Trash is emptied by its own installation alone.
     red.0.delete(&volume).await.unwrap();

@@ -49,7 +49,7 @@ async fn another_disk_at_the_exports_path_is_seen_at_once() {
     assert_ne!(volume.volume_id, other.volume_id);
     is_not_the_one(&site, &volume, &order).await;
     assert_eq!(fs::read_to_string(export.path.join("pvc-1/file")).unwrap(), "somebody's");
-    assert_eq!(site.list().await.unwrap(), [other.volume_id.clone()]);
+    assert_eq!(site.list().await.unwrap(), std::slice::from_ref(&other.volume_id));
     site.delete(&other).await.unwrap();
 }
 
@@ -81,7 +81,7 @@ async fn an_export_under_another_number_is_mounted_anew() {
     export.renumber(73);
     assert_eq!(site.create(&order).await.unwrap().volume_id, volume.volume_id);
     export.renumber(74);
-    assert_eq!(site.list().await.unwrap(), [volume.volume_id.clone()]);
+    assert_eq!(site.list().await.unwrap(), std::slice::from_ref(&volume.volume_id));
     export.renumber(75);
     let parameters = export.parameters();
     let parameters = parameters.each_ref().map(|(key, value)| (key.as_str(), value.as_str()));
@@ -106,7 +106,7 @@ async fn a_server_that_restarts_disturbs_nobody() {
     assert_eq!(fs::read_to_string(share.path.join("pvc-1/file")).unwrap(), "data");
     drop(file);
     assert!(site.stats(&volume, &target).await.unwrap().total > 0);
-    assert_eq!(site.list().await.unwrap(), [volume.volume_id.clone()]);
+    assert_eq!(site.list().await.unwrap(), std::slice::from_ref(&volume.volume_id));
     site.down(&volume).await;
 }
 

@@ -30,7 +30,7 @@ async fn live(options: &[&str], check: impl Fn(&Entry)) {
     drop(file);
 
     assert_eq!(site.nodes(&volume).await.unwrap(), ["node-1"]);
-    assert_eq!(site.list().await.unwrap(), [volume.volume_id.clone()]);
+    assert_eq!(site.list().await.unwrap(), std::slice::from_ref(&volume.volume_id));
     assert_eq!(site.expand(&volume, 128 * MIB, 0).await.unwrap(), 128 * MIB);
     assert_eq!(site.node_expand(&volume, &target, 128 * MIB).await.unwrap(), 128 * MIB);
     assert!(site.stats(&volume, &target).await.unwrap().total > 128 * MIB);
@@ -142,7 +142,7 @@ async fn a_killed_driver_goes_on_where_it_was() {
     fs::write(target.join("file"), "after").unwrap();
     assert_eq!(site.create(&order).await.unwrap().volume_id, volume.volume_id);
     assert_eq!(share.directories(), ["pvc-1"]);
-    assert_eq!(site.list().await.unwrap(), [volume.volume_id.clone()]);
+    assert_eq!(site.list().await.unwrap(), std::slice::from_ref(&volume.volume_id));
     assert_eq!(site.nodes(&volume).await.unwrap(), ["node-1"]);
     // What the kubelet asks again is done already.
     site.attach(&volume, &order).await.unwrap();

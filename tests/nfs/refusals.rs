@@ -80,7 +80,7 @@ async fn an_export_that_became_full_or_read_only_is_refused_until_it_is_well() {
         assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
         assert!(status.message().contains("read-only"), "{status}");
     }
-    assert_eq!(site.list().await.unwrap(), [second.volume_id.clone()]);
+    assert_eq!(site.list().await.unwrap(), std::slice::from_ref(&second.volume_id));
     export.export(77, "rw");
     site.delete(&second).await.unwrap();
     assert_eq!(names(), [".kuration"]);
@@ -173,7 +173,7 @@ async fn a_server_that_refuses_connections_is_told_from_one_that_hangs() {
     assert_eq!(status.unwrap_err().code(), Code::Unavailable);
     assert!(took < Duration::from_secs(7), "{took:?}");
     drop(stopped);
-    assert_eq!(retried(async || site.list().await).await, [volume.volume_id.clone()]);
+    assert_eq!(retried(async || site.list().await).await, std::slice::from_ref(&volume.volume_id));
     retried(async || site.stage(&volume, &order).await.map(drop)).await;
     site.unstage(&volume).await.unwrap();
     site.delete(&volume).await.unwrap();

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Its address.
 pub const ADDRESS: &str = "127.0.0.1";
@@ -34,6 +35,16 @@ fn calm() {
     let path = directory.path().to_string_lossy();
     run("mount", &["-t", "nfs4", "-o", "vers=4.2", &format!("{ADDRESS}:/tmpfs"), &path]);
     run("umount", &[&path]);
+}
+
+/// Waits, within reason, until the mounts of drivers that ended are gone. To remove a file makes the server call its delegation
+/// back from the client; where that call is answered while the client's last mount goes, Linux 7.2 waits for itself
+/// (nfs4_callback_compound, nfs_put_client, nfs_callback_down), and no NFS 4 mount works on this host any more.
+fn forgotten() {
+    let until = Instant::now() + Duration::from_secs(5);
+    while super::site::superblocks() > 0 && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// A directory of an export that one test has for itself, as it would an export. Removed when dropped.
@@ -93,6 +104,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
+        forgotten();
         fs::remove_dir_all(&self.path).ok();
     }
 }
@@ -224,6 +236,7 @@ impl Exchangeable {
 
 impl Drop for Exchangeable {
     fn drop(&mut self) {
+        forgotten();
         Command::new("exportfs").args(["-u", &format!("*:/{}", self.name)]).output().ok();
         // Clients may hold it for a while.
         nix::mount::umount2(&self.path, nix::mount::MntFlags::MNT_DETACH).ok();

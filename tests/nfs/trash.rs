@@ -40,7 +40,7 @@ async fn a_delete_does_not_grow_with_the_volume_and_the_reaper_takes_the_rest() 
     until("the trash is empty", || share.trash().is_empty());
     assert_eq!(fs::read_to_string(share.path.join("neighbour/file")).unwrap(), "data");
     assert_eq!(listing(&share.path), [".kuration", "neighbour"]);
-    assert_eq!(site.list().await.unwrap(), [neighbour.volume_id.clone()]);
+    assert_eq!(site.list().await.unwrap(), std::slice::from_ref(&neighbour.volume_id));
     site.delete(&neighbour).await.unwrap();
     until("the trash is empty", || share.trash().is_empty());
 }
