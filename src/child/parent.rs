@@ -43,7 +43,7 @@ struct Waiting {
 
 /// A child that has answered nothing for this long, while it was asked something, hangs; before, it may only be slow, or the
 /// one who asks impatient, and others wait for it too.
-const HANGS: Duration = Duration::from_secs(3);
+const HANGS: Duration = Duration::from_secs(2);
 
 /// Why there is no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
