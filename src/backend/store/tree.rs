@@ -49,6 +49,8 @@ pub fn write_new(parent: BorrowedFd<'_>, name: &str, content: &[u8]) -> std::io:
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut file = std::fs::File::from(openat2(parent, name, flags, Mode::from_raw_mode(0o600), BENEATH)?);
     let written = file.write_all(content).and_then(|()| file.sync_all());
+    // Closed first: NFS keeps an open file that is unlinked under another name.
+    drop(file);
     if written.is_err() {
         unlinkat(parent, name, AtFlags::empty()).ok();
     }
