@@ -14,8 +14,8 @@ use crate::site::{Order, Site, write_as};
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_node_writes_another_sees() {
     let share = Share::on("xfs");
-    let (one, two) = (Site::at("node-1", &[]).await, OtherHost::new(&[]).await);
-    let two = two.site();
+    let other = OtherHost::new(&[]).await;
+    let (one, two) = (Site::at("node-1", &[]).await, other.site());
     let order = Order::new("pvc-1", &[("server", HERE), ("share", &share.share)]);
     let (volume, first) = one.up(&order).await;
     two.attach(&volume, &order).await.unwrap();

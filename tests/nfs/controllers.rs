@@ -97,7 +97,8 @@ async fn two_controllers_of_two_hosts_take_turns_and_race() {
     let share = Share::on("xfs");
     let flag = format!("{HERE}:{}", share.share);
     let known = ["--share", &flag];
-    let (a, b) = (Site::controller(&known).await, OtherHost::controller(&known).await);
+    let b = OtherHost::controller(&known).await;
+    let a = Site::controller(&known).await;
     let order = Order::new("pvc-1", &[("server", HERE), ("share", &share.share)]);
     take_turns(&a, b.site(), &share, &order).await;
     take_turns(b.site(), &a, &share, &order).await;

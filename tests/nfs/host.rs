@@ -7,6 +7,7 @@ use crate::server::run;
 use crate::site::{Site, home};
 
 /// A second host: a driver in a network and a host name of its own, whose NFS client shares nothing with this one's.
+/// To be dropped behind every driver that reaches the server by [`HERE`], for the cable goes with it.
 pub struct OtherHost(Option<Site>);
 
 /// This host's address on the cable between the two.
