@@ -59,9 +59,19 @@ pub enum Command {
     Try(TryArgs),
     /// Measure a CSI driver: any that serves a socket.
     Bench(BenchArgs),
+    /// Print the definition of InspectionTask, for kubectl apply.
+    Crd(CrdArgs),
     /// Do the driver's work that may hang, where it can be killed. The driver starts these by itself.
     #[command(hide = true)]
     Worker(WorkerArgs),
+}
+
+/// Flags of `kuration crd`.
+#[derive(Debug, clap::Args)]
+pub struct CrdArgs {
+    /// Print the JSON Schema of a run's record (run.json) instead.
+    #[arg(long)]
+    pub run_schema: bool,
 }
 
 /// Flags of `kuration controller`.

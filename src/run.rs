@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::io::Write as _;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::{self, Limits, Readiness, serve};
+use crate::inspection::task::crd;
 use crate::mount::Mounter;
 use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
 use crate::telemetry::admin::AdminError;
@@ -81,6 +83,13 @@ pub fn attempt(args: TryArgs) -> Done {
     let standing = trial::enter_namespace()?;
     let options = args.options(standing)?;
     Ok(runtime()?.block_on(trial::run(options))?.works)
+}
+
+/// Runs `kuration crd`.
+pub fn definition(run_schema: bool) -> Done {
+    let text = if run_schema { crd::run_schema() } else { crd::yaml()? };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(true)
 }
 
 /// Runs `kuration bench`.

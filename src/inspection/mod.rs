@@ -3,6 +3,7 @@
 //! | part | what it is | |
 //! |---|---|---|
 //! | [`task`] | the words of a task: `InspectionTask` of `kuration.io/v1`, its rules and its status | pure |
+//! | [`schedule`] | when a task is due: what a CronJob's schedule means | pure |
 //! | [`run`] | the words of a run: what `run.json`, the index and a pod's last message say | pure |
 //!
 //! A task becomes a CronJob of the same name; each of its Jobs is one run; a run evaluates every rule and never leaves one
@@ -10,4 +11,5 @@
 //! inspection ran; whether what it looked at is healthy is said by a condition of the task.
 
 pub mod run;
+pub mod schedule;
 pub mod task;

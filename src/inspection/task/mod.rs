@@ -12,6 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub mod cluster;
+pub mod crd;
 pub mod probe;
 mod results;
 mod rule;

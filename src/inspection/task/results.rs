@@ -242,10 +242,10 @@ pub struct Notification {
     pub url_secret_ref: SecretKey,
     /// In which form.
     pub format: Format,
-    /// Of what. Without it: Failed and Recovered.
+    /// Of what. Without it: Failed and Recovered. (Not `on`, which YAML 1.1 reads as true.)
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
-    pub on: Vec<Moment>,
+    pub when: Vec<Moment>,
     /// After how many seconds it is told again that it still fails; 0 is never.
     #[serde(default)]
     #[schemars(range(max = 604_800))]
