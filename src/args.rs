@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+mod inspector;
 mod value;
 
+pub use inspector::InspectorArgs;
 pub use value::Pair;
 use value::{duration, size};
 
@@ -59,6 +61,8 @@ pub enum Command {
     Try(TryArgs),
     /// Measure a CSI driver: any that serves a socket.
     Bench(BenchArgs),
+    /// Look after InspectionTasks: a CronJob for each, and what became of its runs.
+    Inspector(InspectorArgs),
     /// Print the definition of InspectionTask, for kubectl apply.
     Crd(CrdArgs),
     /// Do the driver's work that may hang, where it can be killed. The driver starts these by itself.

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::All(args) => run::driver(Settings::all(args)),
         Command::Try(args) => run::attempt(args),
         Command::Bench(args) => run::measure(args),
+        Command::Inspector(args) => run::inspector(args),
         Command::Crd(args) => run::definition(args.run_schema),
         Command::Worker(args) => worked(match args.role {
             Role::Share => backend::share::work(),

@@ -29,6 +29,10 @@ use crate::telemetry::metrics::VolumeCount;
 use crate::telemetry::{Admin, Metrics, logs};
 use crate::{bench, child, trial};
 
+mod inspector;
+
+pub use inspector::inspector;
+
 /// Why a driver process can't do its work.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {

@@ -73,7 +73,8 @@ const EFFECTS: [&str; 13] = [
 
 /// The pure parts of rooms that have others too, and what they may name beyond [`PURE`]: the words of Kubernetes' API, and the
 /// moments that others give them. Nothing in them asks for the time.
-const PURE_PARTS: [&str; 3] = ["inspection/task/", "inspection/run/", "inspection/schedule"];
+const PURE_PARTS: [&str; 4] =
+    ["inspection/task/", "inspection/run/", "inspection/schedule", "inspection/intent/"];
 const PURE_WORDS: [&str; 8] = [
     "jiff",
     "k8s_openapi",

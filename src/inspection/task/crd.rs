@@ -54,6 +54,13 @@ fn tidy(value: &mut Value) {
             {
                 map.remove("format");
             }
+            if let Some(Value::String(about)) = map.get_mut("description") {
+                // A line's end in a comment means nothing to a reader of the definition; and what a quantity is needs no page.
+                *about = match about.strip_prefix("Quantity is a fixed-point") {
+                    Some(_) => "A quantity, such as 100m or 64Mi.".to_owned(),
+                    None => about.replace('\n', " "),
+                };
+            }
             map.values_mut().for_each(tidy);
         }
         Value::Array(items) => items.iter_mut().for_each(tidy),

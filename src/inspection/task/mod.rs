@@ -18,6 +18,8 @@ mod results;
 mod rule;
 mod status;
 mod target;
+#[cfg(test)]
+mod tests;
 
 pub use results::{
     AccessMode, ClaimRequests, ClaimResources, ClaimRetention, ClaimTemplate, Format, History, Moment,
@@ -93,8 +95,8 @@ pub const DEFAULT_ACCOUNT: &str = "kuration-inspector";
 #[x_kube(
     validation = Rule::new("!has(self.fanOut) || self.fanOut.mode != 'Nodes' || !has(self.results) || !has(self.results.volumeClaimTemplate) || self.results.volumeClaimTemplate.accessModes.exists(m, m == 'ReadWriteMany')")
         .message("fanOut.mode Nodes needs a results volume with ReadWriteMany: every node's pod writes to it"),
-    validation = Rule::new("!has(self.rules) || self.rules.all(r, !has(r.dependsOn) || r.dependsOn.all(d, d != r.name && self.rules.exists(o, o.name == d)))")
-        .message("dependsOn must name other rules of this task")
+    validation = Rule::new("!has(self.rules) || self.rules.all(r, !has(r.dependsOn) || r.dependsOn.all(d, self.rules.exists(o, o.name == d)))")
+        .message("dependsOn must name rules of this task")
 )]
 #[serde(rename_all = "camelCase")]
 pub struct InspectionTaskSpec {

@@ -56,6 +56,8 @@ macro_rules! rule {
                 .message("exactly one rule kind must be set"),
             validation = Rule::new("!(has(self.resource) || has(self.promql)) || has(self.assert) || has(self.warn)")
                 .message("this rule asserts nothing: resource and promql need assert or warn"),
+            validation = Rule::new("!has(self.dependsOn) || !(self.name in self.dependsOn)")
+                .message("a rule can't depend on itself"),
             validation = Rule::new("!has(self.tcp) || !(self.tcp.port in [3306, 5432, 6379])")
                 .message("use mysql, postgresql or redis for this port: a bare connect counts as an attack there")
         )]

@@ -1,0 +1,73 @@
+//! What is told as events: each change once, never a state.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Resource;
+use kube::runtime::events::{Event, EventType, Recorder};
+
+use super::super::intent::Ended;
+use super::super::run::Outcome;
+use super::super::task::{InspectionTask, InspectionTaskStatus};
+
+/// Tells what changed between two states of a task. An event that can't be written is no reason to stop.
+pub async fn tell(recorder: &Recorder, task: &InspectionTask, new: &InspectionTaskStatus, ended: &[Ended]) {
+    let old = task.status.clone().unwrap_or_default();
+    let reference = task.object_ref(&());
+    let reason = |status: &InspectionTaskStatus, name: &str| {
+        let found = status.conditions.iter().find(|condition| condition.type_ == name);
+        found.map(|condition| (condition.status.clone(), condition.reason.clone(), condition.message.clone()))
+    };
+    for name in ["Ready", "ResultsPersisted"] {
+        let (before, Some((status, word, message))) = (reason(&old, name), reason(new, name)) else {
+            continue;
+        };
+        if before.is_some_and(|(old_status, old_word, _)| old_status == status && old_word == word) {
+            continue;
+        }
+        match (name, status.as_str(), word.as_str()) {
+            ("Ready", "True", "Scheduled") => {
+                send(recorder, &reference, false, "ScheduleAccepted", message).await
+            }
+            ("Ready", "False", _) => send(recorder, &reference, true, &word, message).await,
+            ("ResultsPersisted", "False", _) => {
+                send(recorder, &reference, true, "ResultsUnavailable", message).await;
+            }
+            _ => {}
+        }
+    }
+    if new.missed_runs > old.missed_runs {
+        let more = new.missed_runs - old.missed_runs;
+        let note = format!("{more} runs that were due never started ({} in all)", new.missed_runs);
+        send(recorder, &reference, true, "RunMissed", note).await;
+    }
+    for run in ended {
+        let (bad, word) = match run.run.outcome {
+            Outcome::Pass | Outcome::Warn => (false, "RunPassed"),
+            Outcome::Fail => (true, "RunFailed"),
+            Outcome::Error | Outcome::Skip => (true, "RunInconclusive"),
+        };
+        let before = old.last_run.as_ref().map(|run| run.outcome);
+        // A verdict that is the same as the last one is in the status; a change of it is news.
+        if before != Some(run.run.outcome) {
+            let note = format!("run {}: {} findings", run.run.id, run.run.findings);
+            send(recorder, &reference, bad, word, note).await;
+        }
+        let backfilled = run.said.iter().flat_map(|said| &said.backfilled).count();
+        if backfilled > 0 {
+            let note = format!("{backfilled} runs that found no volume were written down");
+            send(recorder, &reference, false, "ResultsBackfilled", note).await;
+        }
+    }
+}
+
+async fn send(recorder: &Recorder, on: &ObjectReference, bad: bool, reason: &str, note: String) {
+    let event = Event {
+        type_: if bad { EventType::Warning } else { EventType::Normal },
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(900).collect()),
+        action: "Inspect".to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = recorder.publish(&event, on).await {
+        tracing::debug!(%error, "an event can't be written");
+    }
+}

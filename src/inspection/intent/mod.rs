@@ -1,0 +1,26 @@
+//! The decisions of the controller: from a task and what is found to what should be there, and to what is said of it.
+//!
+//! | part | from | to |
+//! |---|---|---|
+//! | [`objects`] | a task, the settings | its CronJob, account, claim and rules, as they should be |
+//! | [`degrade`] | a Job and its pod | whether it waits for a volume that does not come, and the Job that runs without |
+//! | [`verdict`] | a task's Jobs, their pods' last messages, the clock | its status |
+
+pub mod degrade;
+pub mod objects;
+pub mod verdict;
+
+pub use objects::{Claim, Defaults, Desired, NotReady, choose_class, covers, desired};
+pub use verdict::{Ended, Found, status};
+
+/// Every object that the controller makes for a task bears its name in this label.
+pub const TASK_LABEL: &str = "kuration.io/task";
+
+/// The label of a Job that runs without its volume.
+pub const DEGRADED_LABEL: &str = "kuration.io/degraded";
+
+/// The annotation by which a person asks for a run now: any value that is not the last one.
+pub const RUN_REQUEST: &str = "kuration.io/run-requested-at";
+
+/// Who applies.
+pub const FIELD_MANAGER: &str = "kuration-controller";
