@@ -252,6 +252,7 @@ async fn sweep(
     let used: BTreeSet<String> = found
         .jobs
         .iter()
+        .filter(|job| job.status.as_ref().is_none_or(|status| status.conditions.is_none()))
         .filter_map(|job| job.spec.as_ref()?.template.spec.as_ref()?.volumes.as_ref())
         .flatten()
         .filter_map(|volume| volume.config_map.as_ref().map(|map| map.name.clone()))
