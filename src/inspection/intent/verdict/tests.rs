@@ -1,0 +1,122 @@
+//! What is said of a task.
+
+use serde_json::json;
+
+use super::*;
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+fn task(spec: serde_json::Value, status: serde_json::Value) -> InspectionTask {
+    serde_json::from_value(json!({
+        "apiVersion": "kuration.io/v1", "kind": "InspectionTask",
+        "metadata": { "name": "check", "namespace": "shop", "uid": "u", "generation": 1 },
+        "spec": spec, "status": status,
+    }))
+    .unwrap()
+}
+
+fn job(name: &str, end: &str, condition: &str, reason: &str) -> Job {
+    serde_json::from_value(json!({
+        "metadata": { "name": name },
+        "spec": { "template": {} },
+        "status": {
+            "startTime": end, "completionTime": end,
+            "conditions": [{
+                "type": condition, "status": "True", "reason": reason, "lastTransitionTime": end,
+            }],
+        },
+    }))
+    .unwrap()
+}
+
+fn pod(job: &str, outcome: &str) -> Pod {
+    let message = json!({
+        "id": job, "generation": 1, "trigger": "Schedule", "startTime": "2026-09-01T12:05:01Z",
+        "completionTime": "2026-09-01T12:05:02Z", "outcome": outcome, "summary": { outcome: 1 },
+        "persisted": { "ok": true },
+        "rules": [{ "n": "a", "r": outcome, "s": "high", "ms": 1, "m": "words" }],
+    });
+    serde_json::from_value(json!({
+        "metadata": { "name": job, "labels": { "batch.kubernetes.io/job-name": job } },
+        "status": { "containerStatuses": [{
+            "name": "inspect", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+            "state": { "terminated": { "exitCode": 0, "message": message.to_string() } },
+        }]},
+    }))
+    .unwrap()
+}
+
+fn every_minute() -> serde_json::Value {
+    json!({ "schedule": "* * * * *", "target": "a" })
+}
+
+fn of<'a>(status: &'a InspectionTaskStatus, name: &str) -> (&'a str, &'a str) {
+    let found = status.conditions.iter().find(|condition| condition.type_ == name).unwrap();
+    (&found.status, &found.reason)
+}
+
+#[test]
+fn a_run_that_could_not_tell_is_neither_a_pass_nor_a_fail() {
+    let task = task(every_minute(), json!(null));
+    let end = "2026-09-01T12:05:30Z";
+    let found =
+        Found { jobs: vec![job("check-29804405", end, "Failed", "DeadlineExceeded")], ..Default::default() };
+    let (status, ended) = status(&task, &found, None, at(end));
+    assert_eq!(ended.len(), 1);
+    assert_eq!(of(&status, "Healthy"), ("Unknown", "Inconclusive"));
+    assert_eq!(status.last_run.unwrap().reason.as_deref(), Some("DeadlineExceeded"));
+    assert_eq!((status.consecutive_failures, status.consecutive_successes), (0, 0));
+}
+
+#[test]
+fn a_run_is_counted_once_however_often_it_is_looked_at() {
+    let mut task = task(every_minute(), json!(null));
+    let end = "2026-09-01T12:05:30Z";
+    let found = Found {
+        jobs: vec![job("check-29804405", end, "Complete", "")],
+        pods: vec![pod("check-29804405", "fail")],
+        ..Default::default()
+    };
+    for _ in 0..3 {
+        task.status = Some(status(&task, &found, None, at(end)).0);
+    }
+    let status = task.status.unwrap();
+    assert_eq!((status.consecutive_failures, status.recent_runs.len()), (1, 1));
+    assert_eq!(of(&status, "Healthy"), ("False", "Failed"));
+    assert_eq!(status.failing_rules[0].name, "a");
+}
+
+#[test]
+fn runs_that_were_due_and_never_started_are_counted() {
+    let mut task = task(every_minute(), json!(null));
+    let found = Found {
+        jobs: vec![job("check-29804406", "2026-09-01T12:06:05Z", "Complete", "")],
+        ..Default::default()
+    };
+    // Seen for the first time: what was due before is not judged.
+    task.status = Some(status(&task, &found, None, at("2026-09-01T12:04:30Z")).0);
+    assert_eq!(task.status.as_ref().unwrap().missed_runs, 0);
+    // 12:05 never started, 12:06 did, 12:07 and 12:08 did not; 12:09 may still start.
+    task.status = Some(status(&task, &found, None, at("2026-09-01T12:13:20Z")).0);
+    assert_eq!(task.status.as_ref().unwrap().missed_runs, 3);
+    task.status = Some(status(&task, &found, None, at("2026-09-01T12:13:20Z")).0);
+    assert_eq!(task.status.as_ref().unwrap().missed_runs, 3);
+}
+
+#[test]
+fn health_turns_only_when_its_threshold_is_reached() {
+    let mut spec = every_minute();
+    spec["thresholds"] = json!({ "failureThreshold": 2 });
+    let mut task = task(spec, json!(null));
+    let mut found = Found::default();
+    for (minute, wanted) in [(5, ("Unknown", "NoRunYet")), (6, ("False", "Failed"))] {
+        let name = format!("check-2980440{minute}");
+        let end = format!("2026-09-01T12:0{minute}:30Z");
+        found.jobs.push(job(&name, &end, "Complete", ""));
+        found.pods.push(pod(&name, "fail"));
+        task.status = Some(status(&task, &found, None, at(&end)).0);
+        assert_eq!(of(task.status.as_ref().unwrap(), "Healthy"), wanted);
+    }
+}
