@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+mod inspect;
 mod value;
 
+pub use inspect::{InspectArgs, InspectOutput};
 pub use value::Pair;
 use value::{duration, size};
 
@@ -59,6 +61,11 @@ pub enum Command {
     Try(TryArgs),
     /// Measure a CSI driver: any that serves a socket.
     Bench(BenchArgs),
+    /// Carry out an inspection: evaluate the rules of an InspectionTask once, and say what was found.
+    ///
+    /// In a cluster the controller starts it as a Job. By hand, `kuration inspect -f task.yaml` prints a table and needs
+    /// no cluster for rules that look at hosts.
+    Inspect(InspectArgs),
     /// Do the driver's work that may hang, where it can be killed. The driver starts these by itself.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -317,6 +324,8 @@ pub enum Role {
     Share,
     /// Mounts of a node.
     Mount,
+    /// What is kept of inspections.
+    Results,
 }
 
 #[cfg(test)]

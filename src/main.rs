@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kuration::args::{Args, Command, Role};
 use kuration::settings::Settings;
-use kuration::{backend, mount, run};
+use kuration::{backend, inspection, mount, run};
 
 fn main() -> ExitCode {
     let worked = |done: std::io::Result<()>| done.map(|()| true).map_err(Into::into);
@@ -15,9 +15,11 @@ fn main() -> ExitCode {
         Command::All(args) => run::driver(Settings::all(args)),
         Command::Try(args) => run::attempt(args),
         Command::Bench(args) => run::measure(args),
+        Command::Inspect(args) => run::inspect(args),
         Command::Worker(args) => worked(match args.role {
             Role::Share => backend::share::work(),
             Role::Mount => mount::work(),
+            Role::Results => inspection::results::work(),
         }),
     };
     match done {
