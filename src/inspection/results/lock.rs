@@ -56,10 +56,12 @@ impl Lock {
         }
         let lock = Self { directory };
         let expires = Timestamp::from_second(now.as_second() + LIFE).unwrap_or(now);
-        disk::write(
-            &lock.directory.join("owner.json"),
-            &disk::json(&Owner { pod: pod.to_owned(), expires })?,
-        )?;
+        let owner = disk::json(&Owner { pod: pod.to_owned(), expires })?;
+        match disk::write(&lock.directory.join("owner.json"), &owner) {
+            // On a full volume it has to be held to make room; the directory's age lets it expire.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            other => other?,
+        }
         Ok(Some(lock))
     }
 }

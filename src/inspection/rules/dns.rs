@@ -99,7 +99,9 @@ async fn ask_any(servers: &[SocketAddr], name: &str, kind: RecordType) -> Result
 }
 
 async fn ask(server: SocketAddr, name: &str, kind: RecordType) -> io::Result<Answer> {
-    let name = Name::from_str(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let mut name =
+        Name::from_str(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    name.set_fqdn(true);
     let mut id = [0; 2];
     rustix::rand::getrandom(&mut id, rustix::rand::GetRandomFlags::empty())?;
     let mut message = Message::new(u16::from_be_bytes(id), MessageType::Query, OpCode::Query);

@@ -33,7 +33,7 @@ pub struct Session<'a> {
 
 /// What a server's certificate must be.
 pub struct Trust {
-    /// Signed by one of these (PEM) or by a public root; without, it only has to be there.
+    /// Signed by one of these (PEM); without them, by a public root.
     pub authorities: Option<Vec<u8>>,
     /// Whether it is verified at all.
     pub verified: bool,
@@ -55,6 +55,7 @@ pub async fn ask(session: &Session<'_>, mut result: Json) -> Result<Sight, Blind
     let ssl = session.tls.as_ref().map(|trust| {
         let own = trust.authorities.clone().map(|pem| vec![pem.into()]).unwrap_or_default();
         SslOpts::default()
+            .with_disable_built_in_roots(!own.is_empty())
             .with_root_certs(own)
             .with_danger_accept_invalid_certs(!trust.verified)
             .with_danger_skip_domain_validation(!trust.verified)

@@ -133,7 +133,7 @@ pub struct Presented {
 }
 
 /// TLS over `stream`. It is made whatever the certificate is worth; `Presented` says whether the chain holds for `name`
-/// under the public roots, the cluster's own CA, and those of `extra` (PEM).
+/// under the authorities of `extra` (PEM), or without them under the public roots and the cluster's own CA.
 ///
 /// # Errors
 /// The handshake itself: not TLS, no common version, the other side's alert.
@@ -187,12 +187,16 @@ const CLUSTER_CA: &str = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt";
 
 impl Judge {
     fn new(extra: Option<&[u8]>) -> io::Result<Self> {
-        let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-        let cluster = std::fs::read(CLUSTER_CA).unwrap_or_default();
-        for pem in [Some(cluster.as_slice()), extra].into_iter().flatten() {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
+        // A task that names its authorities means those and no others.
+        let (mut roots, pem) = match extra {
+            Some(own) => (RootCertStore::empty(), own.to_vec()),
+            None => {
+                let public = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+                (public, std::fs::read(CLUSTER_CA).unwrap_or_default())
             }
+        };
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
         }
         let provider = Arc::new(ring::default_provider());
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
