@@ -86,7 +86,8 @@ fn look(rule: Value) -> Value {
         .arg(task)
         .output()
         .unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!said.contains(PASSWORD), "the password is told: {said}");
     serde_json::from_slice::<Value>(&output.stdout).unwrap()["rules"][0].clone()
 }
@@ -117,7 +118,8 @@ fn mariadb() -> Server {
     .unwrap();
     let server = Server { place, port, process };
     wait_until("MariaDB answers", || sql(server.place.path(), "SELECT 1").is_some());
-    let user = format!("CREATE USER inspector@'%' IDENTIFIED BY '{PASSWORD}'; GRANT SELECT ON *.* TO inspector@'%'");
+    let user =
+        format!("CREATE USER inspector@'%' IDENTIFIED BY '{PASSWORD}'; GRANT SELECT ON *.* TO inspector@'%'");
     sql(server.place.path(), &user).unwrap();
     server
 }
@@ -125,7 +127,8 @@ fn mariadb() -> Server {
 fn sql(place: &Path, text: &str) -> Option<String> {
     let client = program(&["mariadb", "mysql"], &USUAL);
     let socket = format!("--socket={}", place.join("sock").display());
-    let output = Command::new(client).args(["--no-defaults", "-uroot", "-N", "-B"]).arg(socket).args(["-e", text]);
+    let output =
+        Command::new(client).args(["--no-defaults", "-uroot", "-N", "-B"]).arg(socket).args(["-e", text]);
     let output = output.output().ok().filter(|output| output.status.success())?;
     Some(String::from_utf8(output.stdout).unwrap().trim().to_owned())
 }
@@ -158,9 +161,13 @@ fn fifty_handshakes_count_as_no_attack_where_four_bare_connections_do() {
 #[test]
 fn mariadb_is_asked_with_credentials_in_a_session_that_only_reads() {
     let server = mariadb();
-    sql(server.place.path(), "CREATE DATABASE shop; CREATE TABLE shop.t (n INT); GRANT ALL ON shop.* TO inspector@'%'");
+    sql(
+        server.place.path(),
+        "CREATE DATABASE shop; CREATE TABLE shop.t (n INT); GRANT ALL ON shop.* TO inspector@'%'",
+    );
     let rule = |more: Value, assert: &str| {
-        let mut mysql = json!({"host": "127.0.0.1", "port": server.port, "credentialsSecretRef": {"name": "login"}});
+        let mut mysql =
+            json!({"host": "127.0.0.1", "port": server.port, "credentialsSecretRef": {"name": "login"}});
         mysql.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         look(json!({"name": "r", "mysql": mysql, "assert": [{"expr": assert}]}))
     };
@@ -173,7 +180,11 @@ fn mariadb_is_asked_with_credentials_in_a_session_that_only_reads() {
     assert_eq!(came(&seen), ("fail", "QueryForbidden"), "{seen}");
     let seen = rule(json!({"collect": ["Status"]}), share);
     assert_eq!(came(&seen), ("pass", "Passed"), "{seen}");
-    for query in ["INSERT INTO shop.t VALUES (1)", "SELECT 1; INSERT INTO shop.t VALUES (1)", "WITH a AS (SELECT 1) DELETE FROM shop.t"] {
+    for query in [
+        "INSERT INTO shop.t VALUES (1)",
+        "SELECT 1; INSERT INTO shop.t VALUES (1)",
+        "WITH a AS (SELECT 1) DELETE FROM shop.t",
+    ] {
         assert_ne!(came(&rule(json!({"query": query}), "result.rows.size() >= 0")).0, "pass", "{query}");
     }
     assert_eq!(sql(server.place.path(), "SELECT COUNT(*) FROM shop.t").unwrap(), "0");
@@ -188,7 +199,16 @@ fn redis_is_alive_without_its_password_and_tells_more_with_it() {
     let port = free_port();
     let process = quiet(
         Command::new(program(&["redis-server", "valkey-server"], &USUAL))
-            .args(["--bind", "127.0.0.1", "--save", "", "--requirepass", PASSWORD, "--port", &port.to_string()])
+            .args([
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--requirepass",
+                PASSWORD,
+                "--port",
+                &port.to_string(),
+            ])
             .current_dir(place.path()),
     )
     .spawn()
@@ -211,7 +231,9 @@ fn postgresql_is_alive_without_a_login_and_answers_queries_with_one() {
     let place = tempfile::tempdir_in("/tmp").unwrap();
     let data = place.path().join("data");
     fs::create_dir(&data).unwrap();
-    let own = |path: &Path| assert!(Command::new("chown").args(["-R", "postgres"]).arg(path).status().unwrap().success());
+    let own = |path: &Path| {
+        assert!(Command::new("chown").args(["-R", "postgres"]).arg(path).status().unwrap().success())
+    };
     own(place.path());
     let beneath = ["/usr/lib/postgresql"];
     let word = place.path().join("word");
@@ -223,7 +245,10 @@ fn postgresql_is_alive_without_a_login_and_answers_queries_with_one() {
         command
     };
     let mut made = as_postgres(program(&["initdb"], &beneath));
-    made.args(["-A", "scram-sha-256", "-U", "inspector"]).arg(format!("--pwfile={}", word.display())).arg("-D").arg(&data);
+    made.args(["-A", "scram-sha-256", "-U", "inspector"])
+        .arg(format!("--pwfile={}", word.display()))
+        .arg("-D")
+        .arg(&data);
     assert!(quiet(&mut made).status().unwrap().success());
     let port = free_port();
     let mut started = as_postgres(program(&["postgres"], &beneath));
@@ -239,7 +264,11 @@ fn postgresql_is_alive_without_a_login_and_answers_queries_with_one() {
     let fine = "result.rows[0].n == 3 && result.rows[0].half == 1.5 && result.role == 'primary' && result.maxConnections > 0";
     let seen = rule("SELECT 3 AS n, 1.5::numeric AS half;", fine);
     assert_eq!(came(&seen), ("pass", "Passed"), "{seen}");
-    for query in ["CREATE TABLE t (n int)", "SELECT 1; CREATE TABLE t (n int)", "SELECT pg_notify('a', 'b')) x; DROP TABLE t; --"] {
+    for query in [
+        "CREATE TABLE t (n int)",
+        "SELECT 1; CREATE TABLE t (n int)",
+        "SELECT pg_notify('a', 'b')) x; DROP TABLE t; --",
+    ] {
         let seen = rule(query, "result.rows.size() >= 0");
         assert_eq!(came(&seen), ("fail", "QueryFailed"), "{query}: {seen}");
     }

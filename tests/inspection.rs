@@ -81,7 +81,7 @@ impl Task {
         let file = self.place.path().join("task.json");
         fs::write(&file, self.text.to_string()).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_kuration"));
-        command.args(["inspect", "--output", "json", "--task"]).arg(file).args(args);
+        command.args(["inspect", "--task"]).arg(file).args(args);
         command.env_remove("KUBECONFIG").env("HOME", "/nonexistent");
         command
     }
@@ -377,6 +377,13 @@ fn runs_are_kept_with_their_digests_and_the_index_names_them() {
     task.keep(MINUTE);
     assert_eq!(task.seen().len(), 3);
     assert!(task.directory().join("runs/2026/09/01/20260901T120500Z-29804405-r1").is_dir());
+}
+
+#[test]
+fn a_task_that_says_nothing_of_results_has_them_kept_all_the_same() {
+    let mut task = Task::passing();
+    task.text["spec"].as_object_mut().unwrap().remove("results");
+    assert_eq!(task.keep(MINUTE).1["persisted"], json!({"ok": true}));
 }
 
 #[test]

@@ -32,6 +32,8 @@ impl InspectArgs {
             InspectOutput::Table => runner::Output::Table,
             InspectOutput::Json => runner::Output::Json,
         };
+        // Kubernetes gives each pod of an Indexed Job its number.
+        let indexed = || std::env::var("JOB_COMPLETION_INDEX").ok().and_then(|index| index.parse().ok());
         let settings = runner::Settings {
             task,
             results,
@@ -40,7 +42,7 @@ impl InspectArgs {
             job,
             pod,
             node,
-            shard,
+            shard: shard.or_else(indexed),
             concurrency: concurrency.into(),
             backfill,
             exec,

@@ -85,7 +85,7 @@ pub enum Unanswered {
 }
 
 /// Asks and judges by the default: 200 to 399.
-pub async fn look(ask: Ask) -> Seen {
+pub async fn request(ask: Ask) -> Seen {
     let begun = Instant::now();
     let uri = ask.uri.to_string();
     let answer = match exchange(ask).await {

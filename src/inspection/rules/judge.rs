@@ -122,7 +122,12 @@ fn broken(
     let expression = Expression::compile(&assertion.expr)
         .map_err(|error| Blind::new("BadExpression", error.to_string()))?;
     let failed = |why: String| Blind::new("EvaluationFailed", why);
-    let said = || assertion.message.clone().unwrap_or_else(|| format!("{} does not hold", assertion.expr));
+    let said = || match (&assertion.message, &sight.verdict) {
+        (Some(message), _) => message.clone(),
+        // What the kind itself finds wrong says more than an expression.
+        (None, Verdict::Fail(finding)) => finding.message.clone(),
+        (None, _) => format!("{} does not hold", assertion.expr),
+    };
     if !expression.is_for_each() {
         let holds = expression.holds(scope).map_err(failed)?;
         let subjects = match (&sight.verdict, sight.items.len()) {

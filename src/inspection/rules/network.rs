@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use super::certificate;
 use super::database::millis;
-use super::http::{self, Ask, Unanswered};
+use super::http::{Ask, Unanswered, exchange, request};
 use super::place::Place;
 use super::sight::{Blind, Seen, Sight, Verdict};
 use super::wire::{self, MOST, Unconnected};
@@ -126,7 +126,7 @@ pub async fn http(rule: &Http, place: &Place) -> Seen {
         ask.headers.push((name, value));
     }
     trusting(&mut ask, rule.tls.as_ref(), place).await?;
-    http::look(ask).await
+    request(ask).await
 }
 
 /// A certificate as a server shows it.
@@ -237,7 +237,7 @@ pub async fn query(
     }
     trusting(&mut ask, tls, place).await?;
     // Prometheus is not what is looked at but what it is looked at with: without it nobody can tell.
-    let answer = http::exchange(ask).await.map_err(|error| match error {
+    let answer = exchange(ask).await.map_err(|error| match error {
         Unanswered::Blind(blind) => blind,
         Unanswered::Failed(Verdict::Fail(finding)) => Blind::new("PrometheusUnavailable", finding.message),
         Unanswered::Failed(_) => Blind::new("PrometheusUnavailable", format!("{endpoint} gave no answer")),

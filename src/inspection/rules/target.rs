@@ -179,10 +179,7 @@ async fn service(name: &str, place: &Place) -> Seen {
     let answers = futures::future::join_all(spots.iter().map(answers)).await;
     let (mut items, mut bad) = (Vec::new(), Vec::new());
     for (spot, answer) in spots.iter().zip(answers) {
-        let answer = match answer {
-            Ok(answer) => answer,
-            Err(blind) => return Err(blind),
-        };
+        let answer = answer?;
         items.push(json!({
             "name": format!("{}:{}", spot.host, spot.port), "port": spot.port, "answers": answer.is_none(),
             "protocol": format!("{:?}", spot.protocol).to_lowercase(),

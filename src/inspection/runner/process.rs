@@ -29,6 +29,9 @@ const PAST: usize = 48;
 /// Reading them may take no longer: the run goes on without.
 const PAST_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long writing may take where the task says nothing of results, in seconds: the field's own default.
+const PERSIST: u64 = 30;
+
 /// What the end of a run needs beside writing: saying what was found.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -93,8 +96,9 @@ pub async fn run(settings: Settings) -> Result<Outcome, RunFailure> {
     if let Some(namespace) = &settings.namespace {
         namespace.clone_into(&mut task.name.namespace);
     }
-    let kept = task.spec.results.clone().unwrap_or_default();
-    let persist = Duration::from_secs(kept.persist_timeout_seconds.into());
+    let persist =
+        task.spec.results.as_ref().map_or(PERSIST, |results| results.persist_timeout_seconds.into());
+    let persist = Duration::from_secs(persist);
     let budget = Duration::from_secs(task.spec.active_deadline_seconds.unsigned_abs());
     let spare = if settings.results.is_some() { persist + FAREWELL } else { FAREWELL };
     // A deadline that leaves nothing is the task's own fault; half of it still finds something out.
