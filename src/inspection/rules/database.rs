@@ -165,7 +165,12 @@ pub async fn postgresql(rule: &Postgresql, place: &Place) -> Seen {
             postgres::ask(stream, &session).await
         }
     };
-    Ok(asked.unwrap_or_else(broken))
+    match asked {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            Err(Blind::new("Forbidden", error.to_string()))
+        }
+        other => Ok(other.unwrap_or_else(broken)),
+    }
 }
 
 /// A Redis server.

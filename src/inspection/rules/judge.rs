@@ -6,7 +6,7 @@ use super::cel::{self, Expression, Scope};
 use super::place::Place;
 use super::sight::{Blind, Finding, Seen, Sight, Verdict};
 use crate::inspection::run::{MOST_SUBJECTS, Outcome, Subject};
-use crate::inspection::task::{Assertion, Rule};
+use crate::inspection::task::{Assertion, Kind, Rule};
 
 /// How a rule came out of one attempt.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +82,8 @@ pub fn judge(rule: &Rule, seen: Seen, place: &Place, previous: Option<&Map<Strin
     let own = sight.verdict.clone();
     let failed = match &rule.assert {
         Some(_) => match (held(&rule.assert), &own) {
+            // Nothing was answered then, and what an expression does not find it may take for well.
+            (_, Verdict::Fail(finding)) if logs_in(rule) => Some(finding.clone()),
             // The target is bad in a way that leaves the assertion without what it speaks of.
             (Err(blind), Verdict::Fail(finding)) if blind.reason == "EvaluationFailed" => {
                 Some(finding.clone())
@@ -110,6 +112,17 @@ pub fn judge(rule: &Rule, seen: Seen, place: &Place, previous: Option<&Map<Strin
         )),
         _ => Judged::new(Outcome::Pass, "Passed", ""),
     }
+}
+
+/// Whether a rule asks more of a database than a handshake.
+fn logs_in(rule: &Rule) -> bool {
+    let credentials = match rule.kind() {
+        Some(Kind::Mysql(rule)) => &rule.credentials_secret_ref,
+        Some(Kind::Postgresql(rule)) => &rule.credentials_secret_ref,
+        Some(Kind::Redis(rule)) => &rule.credentials_secret_ref,
+        _ => return false,
+    };
+    credentials.is_some()
 }
 
 /// What an assertion finds; `None` where it holds. One that speaks of `object` is asked for each item.

@@ -79,6 +79,10 @@ pub async fn ask(session: &Session<'_>, mut result: Json) -> Result<Sight, Blind
     };
     match asked.await {
         Ok(()) => Ok(Sight::of(result, Verdict::Pass)),
+        // A right that is missing says nothing about the server: ER_TABLEACCESS_DENIED, ER_SPECIFIC_ACCESS_DENIED.
+        Err(mysql_async::Error::Server(error)) if matches!(error.code, 1142 | 1227) => {
+            Err(Blind::new("Forbidden", format!("error {}: {}", error.code, error.message)))
+        }
         Err(error) => {
             let (reason, message) = why(&error);
             result["error"] = json!(message);
@@ -95,7 +99,6 @@ fn why(error: &mysql_async::Error) -> (&'static str, String) {
                 1049 => "NoSuchDatabase",
                 1040 => "TooManyConnections",
                 1129 => "HostBlocked",
-                1142 | 1227 => "QueryForbidden",
                 _ => "QueryFailed",
             };
             (reason, format!("error {}: {}", error.code, error.message))

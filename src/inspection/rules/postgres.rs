@@ -145,6 +145,10 @@ where
     // The farewell is the driver's last act; nothing is left to be learnt from how it went.
     driver.await.ok();
     if let Err(error) = asked {
+        // A right that is missing says nothing about the server.
+        if error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, error));
+        }
         return Ok(refused(error));
     }
     result["durationMillis"] = json!(millis(begun));
