@@ -360,13 +360,10 @@ mod tests {
                 rule(&format!("r{at}"), text)
             }).collect();
             let results = all(&rules, 5000);
-            let names = |at: usize| (rules[at].name.clone(), results[at].name.clone());
-            prop_assert_eq!(results.len(), rules.len());
-            for at in 0..rules.len() {
-                let (wanted, found) = names(at);
-                prop_assert_eq!(wanted, found);
-                prop_assert!(!results[at].reason.is_empty());
-            }
+            let wanted: Vec<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+            let found: Vec<&str> = results.iter().map(|result| result.name.as_str()).collect();
+            prop_assert_eq!(wanted, found);
+            prop_assert!(results.iter().all(|result| !result.reason.is_empty()));
         }
     }
 }
