@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+mod inspect;
 mod inspector;
 mod value;
 
+pub use inspect::{InspectArgs, InspectOutput};
 pub use inspector::InspectorArgs;
 pub use value::Pair;
 use value::{duration, size};
@@ -65,6 +67,11 @@ pub enum Command {
     Inspector(InspectorArgs),
     /// Print the definition of InspectionTask, for kubectl apply.
     Crd(CrdArgs),
+    /// Carry out an inspection: evaluate the rules of an InspectionTask once, and say what was found.
+    ///
+    /// In a cluster the controller starts it as a Job. By hand, `kuration inspect -f task.yaml` prints a table and needs
+    /// no cluster for rules that look at hosts.
+    Inspect(InspectArgs),
     /// Do the driver's work that may hang, where it can be killed. The driver starts these by itself.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -331,6 +338,8 @@ pub enum Role {
     Share,
     /// Mounts of a node.
     Mount,
+    /// What is kept of inspections.
+    Results,
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use kuration::args::{Args, Command, Role};
 use kuration::settings::Settings;
-use kuration::{backend, mount, run};
+use kuration::{backend, inspection, mount, run};
 
 fn main() -> ExitCode {
     let worked = |done: std::io::Result<()>| done.map(|()| true).map_err(Into::into);
@@ -17,9 +17,11 @@ fn main() -> ExitCode {
         Command::Bench(args) => run::measure(args),
         Command::Inspector(args) => run::inspector(args),
         Command::Crd(args) => run::definition(args.run_schema),
+        Command::Inspect(args) => run::inspect(args),
         Command::Worker(args) => worked(match args.role {
             Role::Share => backend::share::work(),
             Role::Mount => mount::work(),
+            Role::Results => inspection::results::work(),
         }),
     };
     match done {

@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::service::Routes;
 
-use crate::args::{BenchArgs, TryArgs};
+use crate::args::{BenchArgs, InspectArgs, TryArgs};
 use crate::backend::pool::{Pool, PoolError, image};
 use crate::backend::share::Shares;
 use crate::backend::{Backend, Place, Trouble, Volumes};
@@ -22,6 +22,7 @@ use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::{self, Limits, Readiness, serve};
 use crate::inspection::task::crd;
+use crate::inspection::runner;
 use crate::mount::Mounter;
 use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
 use crate::telemetry::admin::AdminError;
@@ -99,6 +100,19 @@ pub fn definition(run_schema: bool) -> Done {
 /// Runs `kuration bench`.
 pub fn measure(args: BenchArgs) -> Done {
     Ok(runtime()?.block_on(bench::run(args.into()))?.failed == 0)
+}
+
+/// Runs `kuration inspect`.
+pub fn inspect(args: InspectArgs) -> Done {
+    let once = args.once;
+    let (settings, log) = args.meant();
+    logs::init(&log)?;
+    let runtime = runtime()?;
+    let done = runtime.block_on(runner::run(settings));
+    // An expression that never ends is left to the end of the process.
+    runtime.shutdown_background();
+    let outcome = done?;
+    Ok(!once || outcome.well())
 }
 
 /// How often the ready state is looked at anew.

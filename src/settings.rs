@@ -379,6 +379,7 @@ fn is_label(text: &str) -> bool {
         && text.bytes().all(|b| plain(b) || matches!(b, b'-' | b'_' | b'.'))
 }
 
+mod inspect;
 mod tools;
 
 #[cfg(test)]

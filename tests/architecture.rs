@@ -24,9 +24,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("trial", &["client", "volume"]),
     // What the driver is measured against: the same system calls, bare.
     ("bench", &["client", "volume", "mount", "backend::store::tree"]),
-    ("inspection", &["volume", "kubernetes", "telemetry"]),
+    ("inspection", &["child", "fault", "volume", "kubernetes", "telemetry"]),
     ("args", &[]),
-    ("settings", &["args", "volume", "bench", "trial"]),
+    ("settings", &["args", "volume", "bench", "trial", "inspection::runner"]),
     ("run", &["all"]),
     ("lib", &["all"]),
     ("main", &["all"]),

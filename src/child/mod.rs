@@ -27,7 +27,8 @@ const MAX_MESSAGE: usize = 64 << 20;
 /// Children started since this process began.
 pub static STARTED: AtomicU64 = AtomicU64::new(0);
 /// Children killed because they did not answer in time, by role.
-pub static KILLED: [(&str, AtomicU64); 2] = [("share", AtomicU64::new(0)), ("mount", AtomicU64::new(0))];
+pub static KILLED: [(&str, AtomicU64); 3] =
+    [("share", AtomicU64::new(0)), ("mount", AtomicU64::new(0)), ("results", AtomicU64::new(0))];
 /// Children that exist now.
 pub static ALIVE: AtomicU64 = AtomicU64::new(0);
 

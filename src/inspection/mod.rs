@@ -4,6 +4,9 @@
 //! |---|---|---|
 //! | [`task`] | the words of a task: `InspectionTask` of `kuration.io/v1`, its rules and its status | pure |
 //! | [`schedule`] | when a task is due: what a CronJob's schedule means | pure |
+//! | [`rules`] | the rules: probes, and assertions over what they saw | effects |
+//! | [`runner`] | one run: all rules of a task, side by side, each to its end | effects |
+//! | [`results`] | what is kept of runs, on a volume | effects |
 //! | [`run`] | the words of a run: what `run.json`, the index and a pod's last message say | pure |
 //! | [`intent`] | the controller's decisions: what should be there for a task, and what is said of it | pure |
 //! | [`controller`] | `kuration inspector`: makes it so | |
@@ -14,6 +17,9 @@
 
 pub mod controller;
 pub mod intent;
+pub mod results;
+pub mod rules;
 pub mod run;
+pub mod runner;
 pub mod schedule;
 pub mod task;

@@ -1,0 +1,81 @@
+//! Files that appear whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+/// Makes what was changed in a directory last.
+pub fn sync(directory: &Path) -> io::Result<()> {
+    File::open(directory)?.sync_all()
+}
+
+/// A new file, on the disk when this returns.
+pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(contents)?;
+    file.sync_all()
+}
+
+/// Replaces a file: whoever reads sees the old one or the new one. `unique` tells writers apart.
+pub fn replace(path: &Path, contents: &[u8], unique: &str) -> io::Result<()> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = directory.join(format!(".{name}.{unique}"));
+    let done =
+        write(&temporary, contents).and_then(|()| rename(&temporary, path)).and_then(|()| sync(directory));
+    if done.is_err() {
+        // A full disk needs the room back; that it can't be had changes nothing about the error.
+        fs::remove_file(&temporary).ok();
+    }
+    done
+}
+
+/// A rename that a server carried out and whose answer was lost is asked again, and then there is nothing left to rename:
+/// the target says whether it happened.
+pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let before = fs::symlink_metadata(from).map(|found| std::os::unix::fs::MetadataExt::ino(&found));
+    match fs::rename(from, to) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let after = fs::symlink_metadata(to).map(|found| std::os::unix::fs::MetadataExt::ino(&found));
+            match (before, after) {
+                (Ok(before), Ok(after)) if before == after => Ok(()),
+                _ => Err(error),
+            }
+        }
+        other => other,
+    }
+}
+
+/// Removes a directory and all in it; one that is not there is removed already.
+pub fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// The bytes of a directory's files.
+pub fn size(directory: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let found = entry.metadata()?;
+        bytes += if found.is_dir() { size(&entry.path())? } else { found.len() };
+    }
+    Ok(bytes)
+}
+
+/// As hexadecimal digits.
+pub fn sha256(contents: &[u8]) -> String {
+    Sha256::digest(contents).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// JSON as people can read it, with an end of line.
+pub fn json(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value)?;
+    text.push(b'\n');
+    Ok(text)
+}

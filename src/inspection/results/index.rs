@@ -1,0 +1,129 @@
+//! The index, made equal to what stands on the volume.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::disk;
+use crate::inspection::run::{INDEX_SCHEMA, Index, IndexEntry, RUN_SCHEMA, Run, TaskName};
+
+/// What stands on a volume.
+pub struct Found {
+    /// The index as it should be.
+    pub index: Index,
+    /// Directories named as runs that hold none, or one that is not what its digest says. They are left as they are.
+    pub damaged: Vec<String>,
+}
+
+/// Compares `index.json` with the runs' directories: reads the runs that it does not know, forgets those that are gone. An
+/// index that can't be read is one that knows nothing.
+pub fn reconcile(task: &Path, name: &TaskName) -> io::Result<Found> {
+    let mut known: HashMap<String, IndexEntry> = read(task).map_or_else(HashMap::new, |index| {
+        index.runs.into_iter().map(|entry| (entry.path.clone(), entry)).collect()
+    });
+    let (mut runs, mut damaged) = (Vec::new(), Vec::new());
+    for path in directories(task)? {
+        let entry = known.remove(&path).map_or_else(|| entry(task, &path), Ok);
+        match entry {
+            Ok(entry) => runs.push(entry),
+            Err(error)
+                if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::NotFound =>
+            {
+                damaged.push(path);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    sort(&mut runs);
+    Ok(Found { index: Index { schema: INDEX_SCHEMA.to_owned(), task: name.clone(), runs }, damaged })
+}
+
+/// Newest first. Of two of one moment the id decides, so that any order of reading gives the same index.
+pub fn sort(runs: &mut [IndexEntry]) {
+    let moment = |entry: &IndexEntry| entry.scheduled_time.unwrap_or(entry.start_time);
+    runs.sort_by(|a, b| moment(b).cmp(&moment(a)).then_with(|| b.path.cmp(&a.path)));
+}
+
+fn read(task: &Path) -> Option<Index> {
+    let text = fs::read(task.join("index.json")).ok()?;
+    let index: Index = serde_json::from_slice(&text).ok()?;
+    (index.schema == INDEX_SCHEMA).then_some(index)
+}
+
+fn entry(task: &Path, path: &str) -> io::Result<IndexEntry> {
+    let directory = task.join(path);
+    let (run, sha256) = run(&directory)?;
+    let mut entry = IndexEntry::of(&run, disk::size(&directory)?, sha256);
+    // A run that was tried again has a directory of its own beside the first.
+    path.clone_into(&mut entry.path);
+    Ok(entry)
+}
+
+/// The run in a directory, and its digest.
+///
+/// # Errors
+/// `InvalidData` where it is not what SHA256SUMS says, or no run.
+pub fn run(directory: &Path) -> io::Result<(Run, String)> {
+    let text = fs::read(directory.join("run.json"))?;
+    let sums = fs::read_to_string(directory.join("SHA256SUMS"))?;
+    let sha256 = disk::sha256(&text);
+    let said = sums.lines().find_map(|line| line.strip_suffix("  run.json"));
+    if said != Some(sha256.as_str()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "run.json is not what SHA256SUMS says"));
+    }
+    let run: Run =
+        serde_json::from_slice(&text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    if run.schema != RUN_SCHEMA {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "run.json has a schema that is not known here",
+        ));
+    }
+    Ok((run, sha256))
+}
+
+/// The runs' directories, as paths beneath the task's. Whatever is named otherwise is somebody else's.
+pub fn directories(task: &Path) -> io::Result<Vec<String>> {
+    let digits = |name: &str, count: usize| name.len() == count && name.bytes().all(|b| b.is_ascii_digit());
+    let mut found = Vec::new();
+    for (year, at) in named(&task.join("runs"), |name| digits(name, 4))? {
+        for (month, at) in named(&at, |name| digits(name, 2))? {
+            for (day, at) in named(&at, |name| digits(name, 2))? {
+                for (id, _) in named(&at, is_id)? {
+                    found.push(format!("runs/{year}/{month}/{day}/{id}"));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// `20260901T120500Z-29804405`, `20260901T120500Z-m0badcafe`, each perhaps with `-r1`.
+pub fn is_id(name: &str) -> bool {
+    let Some((time, rest)) = name.split_once('-') else { return false };
+    let time = time.as_bytes();
+    let shaped = time.len() == 16 && time[8] == b'T' && time[15] == b'Z';
+    shaped && !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+}
+
+/// Directories with such names, in order; none where there is no such place.
+fn named(place: &Path, wanted: impl Fn(&str) -> bool) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries = match fs::read_dir(place) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if wanted(&name) && entry.file_type()?.is_dir() {
+            found.push((name, entry.path()));
+        }
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,362 @@
+//! A run is written, and what is kept is put in order. All of it happens in a child process.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+
+use super::lock::Lock;
+use super::retention::{Limits, excess};
+use super::{daily, disk, index};
+use crate::fault_point;
+use crate::inspection::run::{Daily, Index, LATEST_SCHEMA, Latest, Run, TaskName};
+
+/// What is to be written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Saving {
+    /// The volume.
+    pub root: PathBuf,
+    /// The run.
+    pub run: Run,
+    /// Runs that found no volume.
+    pub backfill: Vec<Run>,
+    /// Files beside run.json.
+    pub artifacts: Vec<Attachment>,
+    /// Files of the task, replaced by each run: task.json, report.html.
+    pub files: Vec<Attachment>,
+    /// How much is kept.
+    pub limits: Limits,
+    /// Who writes: a name that no other writer has.
+    pub pod: String,
+    /// Now.
+    pub now: Timestamp,
+    /// How old an unfinished run must be to be swept, in seconds.
+    pub stale: u64,
+}
+
+/// A file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Attachment {
+    /// Its name, without any directory.
+    pub name: String,
+    /// What is in it.
+    pub contents: String,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The run's directory, from the volume's root.
+    pub path: String,
+    /// The digest of its run.json.
+    pub sha256: String,
+    /// The bytes of all runs that are kept.
+    pub bytes: u64,
+    /// The ids of the runs that were backfilled.
+    pub backfilled: Vec<String>,
+    /// Runs that were removed.
+    pub removed: usize,
+    /// Directories that hold no whole run.
+    pub damaged: Vec<String>,
+    /// Whether another held the lock: then the next run puts the index in order.
+    pub index_left: bool,
+}
+
+/// Why it was not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// The name of the error, such as ENOSPC.
+    pub reason: String,
+    /// In a sentence.
+    pub message: String,
+}
+
+impl From<io::Error> for Problem {
+    fn from(error: io::Error) -> Self {
+        let number = error.raw_os_error().map(nix::errno::Errno::from_raw);
+        let reason = number.map_or_else(|| "WriteFailed".to_owned(), |errno| format!("{errno:?}"));
+        Self { reason, message: format!("the results volume can't be written: {error}") }
+    }
+}
+
+/// What earlier runs left.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Loaded {
+    /// The newest, first.
+    pub runs: Vec<Run>,
+}
+
+/// The last `most` runs that can be read, newest first.
+pub fn load(root: &Path, task: &TaskName, most: usize) -> Result<Loaded, Problem> {
+    let directory = root.join(task.directory());
+    let mut paths = index::directories(&directory)?;
+    // Days are in order, and so are the ids of a day: both begin with the time.
+    paths.sort_by(|a, b| b.cmp(a));
+    let runs = paths.iter().filter_map(|path| index::run(&directory.join(path)).ok()).map(|(run, _)| run);
+    Ok(Loaded { runs: runs.take(most).collect() })
+}
+
+/// Writes a run, and what is due beside it. A full volume is emptied of old runs once, and then tried again.
+pub fn save(saving: &Saving) -> Result<Kept, Problem> {
+    match attempt(saving) {
+        Err(error) if is_full(&error) => {
+            make_room(saving)?;
+            Ok(attempt(saving)?)
+        }
+        other => Ok(other?),
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn attempt(saving: &Saving) -> io::Result<Kept> {
+    let task = saving.run.task.directory();
+    let directory = saving.root.join(&task);
+    let runs = directory.join("runs");
+    fs::create_dir_all(&runs)?;
+    sweep(&runs, Duration::from_secs(saving.stale))?;
+
+    let mut backfilled = Vec::new();
+    let mut fresh: Vec<&Run> = Vec::new();
+    for run in &saving.backfill {
+        // The same message may be handed over more than once.
+        if !directory.join(run.path()).exists() {
+            commit(&directory, saving, run, &[])?;
+            fresh.push(run);
+        }
+        backfilled.push(run.id.clone());
+    }
+    let (path, sha256) = commit(&directory, saving, &saving.run, &saving.artifacts)?;
+    fresh.push(&saving.run);
+    fault_point!("results.committed");
+
+    let mut kept = Kept {
+        path: format!("{task}/{path}"),
+        sha256,
+        bytes: 0,
+        backfilled,
+        removed: 0,
+        damaged: Vec::new(),
+        index_left: true,
+    };
+    if let Some(held) = Lock::take(&directory, &saving.pod, saving.now)? {
+        fault_point!("results.locked");
+        let found = index::reconcile(&directory, &saving.run.task)?;
+        kept.damaged = found.damaged;
+        kept.index_left = false;
+        let index = found.index;
+        fault_point!("results.reconciled");
+        roll_up(&directory, &index, &fresh, saving)?;
+        let gone = excess(&index.runs, &saving.limits, saving.now);
+        let index = remove(&directory, index, &gone, saving)?;
+        kept.removed = gone.len();
+        kept.bytes = index.runs.iter().map(|run| run.bytes).sum();
+        disk::replace(&directory.join("index.json"), &disk::json(&index)?, &saving.pod)?;
+        fault_point!("results.indexed");
+        drop(held);
+    }
+    let latest = Latest {
+        schema: LATEST_SCHEMA.to_owned(),
+        id: saving.run.id.clone(),
+        path,
+        outcome: saving.run.outcome,
+        completion_time: saving.run.completion_time,
+        sha256: kept.sha256.clone(),
+    };
+    disk::replace(&directory.join("latest.json"), &disk::json(&latest)?, &saving.pod)?;
+    for file in &saving.files {
+        disk::replace(&directory.join(plain(&file.name)?), file.contents.as_bytes(), &saving.pod)?;
+    }
+    fault_point!("results.done");
+    Ok(kept)
+}
+
+/// A name that stays where it is put.
+fn plain(name: &str) -> io::Result<&str> {
+    let bad = name.is_empty() || name.starts_with('.') || name.contains(['/', '\0']);
+    if bad {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no name of a file")))
+    } else {
+        Ok(name)
+    }
+}
+
+/// Makes a run's directory aside and renames it into place; its path beneath the task's, and its digest.
+fn commit(
+    directory: &Path,
+    saving: &Saving,
+    run: &Run,
+    artifacts: &[Attachment],
+) -> io::Result<(String, String)> {
+    let staging = directory.join("runs").join(format!(".tmp-{}", saving.pod));
+    disk::remove(&staging)?;
+    fs::create_dir(&staging)?;
+    let text = disk::json(run)?;
+    let sha256 = disk::sha256(&text);
+    let mut sums = format!("{sha256}  run.json\n");
+    disk::write(&staging.join("run.json"), &text)?;
+    fault_point!("results.half");
+    if !artifacts.is_empty() {
+        let place = staging.join("artifacts");
+        fs::create_dir(&place)?;
+        for artifact in artifacts {
+            let name = plain(&artifact.name)?;
+            disk::write(&place.join(name), artifact.contents.as_bytes())?;
+            sums.push_str(&format!("{}  artifacts/{name}\n", disk::sha256(artifact.contents.as_bytes())));
+        }
+        disk::sync(&place)?;
+    }
+    disk::write(&staging.join("SHA256SUMS"), sums.as_bytes())?;
+    disk::sync(&staging)?;
+    fault_point!("results.staged");
+
+    let wanted = run.path();
+    for attempt in 0..100 {
+        let path = if attempt == 0 { wanted.clone() } else { format!("{wanted}-r{attempt}") };
+        let target = directory.join(&path);
+        // A writer that died after its rename wrote this very run.
+        if index::run(&target).is_ok_and(|(_, held)| held == sha256) {
+            disk::remove(&staging)?;
+            return Ok((path, sha256));
+        }
+        if let Some(day) = target.parent() {
+            make(directory, day)?;
+            match disk::rename(&staging, &target) {
+                // Somebody's run is there, as a directory that is not empty can't be replaced.
+                Err(error) if is_taken(&error) => {}
+                other => {
+                    other?;
+                    disk::sync(day)?;
+                    return Ok((path, sha256));
+                }
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::AlreadyExists, format!("{wanted} was tried a hundred times already")))
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Makes the directories between `top` and `bottom`, and makes each last.
+fn make(top: &Path, bottom: &Path) -> io::Result<()> {
+    if bottom == top || bottom.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = bottom.parent() {
+        make(top, above)?;
+        match fs::create_dir(bottom) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            other => {
+                other?;
+                disk::sync(above)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes what writers left that died long ago.
+fn sweep(runs: &Path, stale: Duration) -> io::Result<()> {
+    for entry in fs::read_dir(runs)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(_) = name.strip_prefix(".tmp-").or(name.strip_prefix(".gone-")) else { continue };
+        // Another writer may have finished in between.
+        let Ok(found) = entry.metadata() else { continue };
+        let age = found.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        if age > stale || name.starts_with(".gone-") {
+            disk::remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn daily_path(directory: &Path, date: Date) -> PathBuf {
+    directory.join("daily").join(format!("{date}.json"))
+}
+
+fn entry_day(path: &str) -> Option<Date> {
+    let mut parts = path.split('/').skip(1);
+    format!("{}-{}-{}", parts.next()?, parts.next()?, parts.next()?).parse().ok()
+}
+
+/// Sums up each day that is over, and adds late runs to days that were summed already.
+fn roll_up(directory: &Path, index: &Index, fresh: &[&Run], saving: &Saving) -> io::Result<()> {
+    fs::create_dir_all(directory.join("daily"))?;
+    let today = saving.now.to_zoned(TimeZone::UTC).date();
+    for run in fresh {
+        let path = daily_path(directory, daily::day(run));
+        let held = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Daily>(&text).ok());
+        if let Some(mut held) = held {
+            daily::add(&mut held, run);
+            disk::replace(&path, &disk::json(&held)?, &saving.pod)?;
+        }
+    }
+    let days: BTreeSet<Date> = index.runs.iter().filter_map(|run| entry_day(&run.path)).collect();
+    for day in days.into_iter().filter(|day| *day < today) {
+        close(directory, index, day, saving)?;
+    }
+    Ok(())
+}
+
+/// Sums up a day from its runs, unless that was done.
+fn close(directory: &Path, index: &Index, day: Date, saving: &Saving) -> io::Result<()> {
+    let path = daily_path(directory, day);
+    if path.exists() {
+        return Ok(());
+    }
+    let of_day = index.runs.iter().filter(|run| entry_day(&run.path) == Some(day));
+    let runs: Vec<Run> = of_day
+        .filter_map(|entry| index::run(&directory.join(&entry.path)).ok())
+        .map(|(run, _)| run)
+        .collect();
+    disk::replace(&path, &disk::json(&daily::sum(day, &runs))?, &saving.pod)
+}
+
+/// Removes runs: out of sight first, in one step each.
+fn remove(directory: &Path, mut index: Index, gone: &[String], saving: &Saving) -> io::Result<Index> {
+    for day in gone.iter().filter_map(|path| entry_day(path)).collect::<BTreeSet<Date>>() {
+        close(directory, &index, day, saving)?;
+    }
+    for (at, path) in gone.iter().enumerate() {
+        let aside = directory.join("runs").join(format!(".gone-{}-{at}", saving.pod));
+        fs::rename(directory.join(path), &aside)?;
+        fault_point!("results.removing");
+        disk::remove(&aside)?;
+        // The day's, the month's and the year's directory, as far as they are empty now: others stay, by their own nature.
+        let above = Path::new(path).ancestors().skip(1).take(3);
+        above.take_while(|above| fs::remove_dir(directory.join(above)).is_ok()).for_each(drop);
+    }
+    index.runs.retain(|run| !gone.contains(&run.path));
+    Ok(index)
+}
+
+/// Frees a quarter of what the runs take, the oldest first.
+fn make_room(saving: &Saving) -> Result<(), Problem> {
+    let directory = saving.root.join(saving.run.task.directory());
+    disk::remove(&directory.join("runs").join(format!(".tmp-{}", saving.pod)))?;
+    let Some(held) = Lock::take(&directory, &saving.pod, saving.now)? else { return Ok(()) };
+    let index = index::reconcile(&directory, &saving.run.task)?.index;
+    let all: u64 = index.runs.iter().map(|run| run.bytes).sum();
+    let limits = Limits { bytes: all / 4 * 3, ..saving.limits };
+    for path in excess(&index.runs, &limits, saving.now) {
+        // Without a roll-up: there is no room for one.
+        disk::remove(&directory.join(path))?;
+    }
+    drop(held);
+    Ok(())
+}
