@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`story`], [`since`], [`changes`] | the decisions: what is broken, since when, what changed | pure |
 //! | [`words`], [`chart`], [`remedy`], [`page`], [`sheet`] | how it is said and drawn | pure |
+//! | [`formats`] | JUnit XML, an OpenReports object | pure |
 //! | [`shelf`] | reading what runs have left in a directory | |
 //!
 //! The same records make the same bytes: nothing here asks for the time, and every order is defined.
@@ -11,6 +12,7 @@
 pub mod changes;
 pub mod chart;
 pub mod finding;
+pub mod formats;
 pub mod page;
 pub mod remedy;
 pub mod sheet;
@@ -19,6 +21,7 @@ pub mod since;
 pub mod story;
 pub mod words;
 
+pub use formats::{junit, open_report};
 pub use shelf::{Shelf, ShelfError};
 pub use story::{History, Story};
 pub use words::Language;

@@ -13,6 +13,14 @@ pub fn of(rule: &RuleResult) -> Markup {
     }
 }
 
+/// The same, for machines: in English where it is not the author's.
+pub fn text(rule: &RuleResult) -> String {
+    match rule.remedy.as_deref().filter(|text| !text.is_empty()) {
+        Some(text) => text.to_owned(),
+        None => known(rule).en.into_owned(),
+    }
+}
+
 /// What is known without its author.
 pub fn known(rule: &RuleResult) -> Text {
     by_reason(&rule.reason).unwrap_or_else(|| match rule.result {

@@ -12,7 +12,7 @@ use jiff::tz::TimeZone;
 use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags};
 use serde::de::DeserializeOwned;
 
-use super::since::walk;
+use super::since::{thinned, walk};
 use super::story::{DAYS, History};
 use crate::inspection::run::{
     DAILY_SCHEMA, Daily, INDEX_SCHEMA, Index, IndexEntry, LATEST_SCHEMA, Latest, RUN_SCHEMA, Run,
@@ -201,17 +201,25 @@ impl Shelf {
         if index.is_empty() {
             return Err(ShelfError::Empty(self.name.clone()));
         }
-        if let Some(id) = id {
-            let at = index.iter().position(|entry| entry.id == id);
-            let at = at.ok_or_else(|| ShelfError::Unknown(id.to_owned()))?;
+        let at = match id {
+            None => 0,
+            Some(id) => index
+                .iter()
+                .position(|entry| entry.id == id)
+                .ok_or_else(|| ShelfError::Unknown(id.to_owned()))?,
+        };
+        let run = self.run(&index[at].path)?;
+        let date = run.start_time.to_zoned(TimeZone::UTC).date();
+        let mut daily = self.daily(&date.to_string());
+        let thinned = thinned(&index, &daily);
+        if at > 0 {
+            // That day went on after this run.
+            daily.retain(|day| day.date < date);
             index.drain(..at);
         }
-        let run = self.run(&index[0].path)?;
-        let last = run.start_time.strftime("%Y-%m-%d.json").to_string();
-        let daily = self.daily(last.trim_end_matches(".json"));
         let read = |entry: &IndexEntry| self.run(&entry.path).ok();
-        let (since, recent) = walk(&run, &index[1..], &daily, RECENT, BUDGET, read);
-        Ok(History { run, recent, index, daily, since, zone: self.zone() })
+        let (since, recent) = walk(&run, &index[1..], &daily, &thinned, (RECENT, BUDGET), read);
+        Ok(History { run, recent, index, daily, since, thinned, zone: self.zone() })
     }
 
     /// The tasks on a results volume: directories `NAMESPACE/TASK-UID`, sorted.

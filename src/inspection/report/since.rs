@@ -1,6 +1,6 @@
 //! Since when something is so: a walk back through the past that reads as little of it as it can.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -40,11 +40,11 @@ impl Since {
     }
 
     /// Since when `run` has the outcome that it has; `index` begins with it and goes back.
-    pub fn of_outcome(index: &[IndexEntry], daily: &[Daily], run: &Run) -> Self {
+    pub fn of_outcome(index: &[IndexEntry], daily: &[Daily], thinned: &BTreeSet<Date>, run: &Run) -> Self {
         let mut since = Self::begin(run);
-        let thinned = Thinned::of(index, daily);
         for entry in index.iter().filter(|entry| entry.id != run.id && entry.start_time <= run.start_time) {
-            let gone = thinned.day(utc(entry.start_time));
+            let date = utc(entry.start_time);
+            let gone = daily.iter().find(|day| day.date == date && thinned.contains(&date));
             if gone.is_some_and(|day| !same(run.outcome, day.outcomes)) {
                 break;
             }
@@ -64,23 +64,15 @@ impl Since {
     }
 }
 
-/// The days of which runs are gone. Those that failed are kept longer than those that passed, so what is left of such a day
-/// may look like a failure that never ended.
-struct Thinned<'a>(BTreeMap<Date, &'a Daily>);
-
-impl<'a> Thinned<'a> {
-    fn of(index: &[IndexEntry], daily: &'a [Daily]) -> Self {
-        let mut here: BTreeMap<Date, u32> = BTreeMap::new();
-        for entry in index {
-            *here.entry(utc(entry.start_time)).or_default() += 1;
-        }
-        let gone = daily.iter().filter(|day| here.get(&day.date).is_some_and(|count| *count < day.runs));
-        Thinned(gone.map(|day| (day.date, day)).collect())
+/// The days of which runs are gone, of all that `index` and `daily` tell. Those that failed are kept longer than those that
+/// passed, so what is left of such a day may look like a failure that never ended.
+pub fn thinned(index: &[IndexEntry], daily: &[Daily]) -> BTreeSet<Date> {
+    let mut here: BTreeMap<Date, u32> = BTreeMap::new();
+    for entry in index {
+        *here.entry(utc(entry.start_time)).or_default() += 1;
     }
-
-    fn day(&self, date: Date) -> Option<&'a Daily> {
-        self.0.get(&date).copied()
-    }
+    let gone = daily.iter().filter(|day| here.get(&day.date).is_some_and(|count| *count < day.runs));
+    gone.map(|day| day.date).collect()
 }
 
 /// What of one rule is not decided yet.
@@ -97,8 +89,8 @@ pub fn walk(
     run: &Run,
     index: &[IndexEntry],
     daily: &[Daily],
-    recent: usize,
-    budget: usize,
+    thinned: &BTreeSet<Date>,
+    (recent, budget): (usize, usize),
     mut read: impl FnMut(&IndexEntry) -> Option<Run>,
 ) -> (BTreeMap<String, Since>, Vec<Run>) {
     let mut open: BTreeMap<&str, Open> = BTreeMap::new();
@@ -109,7 +101,6 @@ pub fn walk(
             held.state = held.state.worse(rule.result);
         }
     }
-    let thinned = Thinned::of(index, daily);
     let days: BTreeMap<Date, &Daily> = daily.iter().map(|day| (day.date, day)).collect();
     let (mut done, mut runs): (BTreeMap<String, Since>, Vec<Run>) = Default::default();
     let (mut at, mut reads) = (0, 0);
@@ -118,7 +109,7 @@ pub fn walk(
             break;
         }
         let date = utc(entry.start_time);
-        if let Some(day) = thinned.day(date) {
+        if let Some(day) = days.get(&date).filter(|_| thinned.contains(&date)) {
             // Nobody knows any more which run of that day ended it.
             open.retain(|name, held| {
                 let goes = day.rules.get(*name).is_none_or(|day| same(held.state, day.counts));

@@ -4,7 +4,7 @@
 //! records make the same report for ever.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -34,6 +34,8 @@ pub struct History {
     pub daily: Vec<Daily>,
     /// Since when each rule that did not pass has not, by its name.
     pub since: BTreeMap<String, Since>,
+    /// The days, by UTC, of which runs are gone.
+    pub thinned: BTreeSet<Date>,
     /// The zone in which the task's days begin.
     pub zone: TimeZone,
 }
@@ -167,7 +169,7 @@ impl<'a> Story<'a> {
             findings,
             unseen,
             changes: previous.map(|previous| changes(previous, run)),
-            since: Since::of_outcome(&history.index, &history.daily, run),
+            since: Since::of_outcome(&history.index, &history.daily, &history.thinned, run),
             days,
             counts,
             zone: &history.zone,
