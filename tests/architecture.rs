@@ -38,9 +38,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("prost", &["csi", "telemetry"]),
     ("tonic_prost", &["telemetry"]),
     ("tower", &["telemetry"]),
-    ("http", &["telemetry"]),
+    ("http", &["telemetry", "inspection"]),
     ("http_body", &["telemetry"]),
-    ("axum", &["telemetry"]),
+    ("axum", &["telemetry", "inspection"]),
     ("prometheus_client", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("clap", &["args", "main"]),
@@ -48,6 +48,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("strsim", &["volume"]),
     ("sys_mount", &["mount"]),
     ("libc", &["mount", "backend"]),
+    ("maud", &["inspection"]),
 ];
 
 /// All that a pure room may name of other crates.

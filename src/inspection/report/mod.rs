@@ -5,6 +5,7 @@
 //! | [`story`], [`since`], [`changes`] | the decisions: what is broken, since when, what changed | pure |
 //! | [`words`], [`chart`], [`remedy`], [`page`], [`sheet`] | how it is said and drawn | pure |
 //! | [`formats`] | JUnit XML, an OpenReports object | pure |
+//! | [`serve`] | `kuration report`: pages over a volume | |
 //! | [`shelf`] | reading what runs have left in a directory | |
 //!
 //! The same records make the same bytes: nothing here asks for the time, and every order is defined.
@@ -16,6 +17,7 @@ pub mod formats;
 pub mod page;
 pub mod remedy;
 pub mod sheet;
+pub mod serve;
 pub mod shelf;
 pub mod since;
 pub mod story;
