@@ -10,8 +10,12 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+mod kubectl;
+mod report;
 mod value;
 
+pub use kubectl::{ClusterFlags, CreateArgs, KubectlArgs, KubectlCommand, KubectlCreateArgs, Output};
+pub use report::{ReportArgs, ReportAuth, ReportFormat, ReportLanguage};
 pub use value::Pair;
 use value::{duration, size};
 
@@ -59,6 +63,10 @@ pub enum Command {
     Try(TryArgs),
     /// Measure a CSI driver: any that serves a socket.
     Bench(BenchArgs),
+    /// Serve a page over the results of inspections, or write one report.
+    Report(ReportArgs),
+    /// What `kubectl kuration` does, where this program is not installed as that plugin.
+    Kubectl(KubectlArgs),
     /// Do the driver's work that may hang, where it can be killed. The driver starts these by itself.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -180,7 +188,7 @@ pub enum PoolFilesystem {
 }
 
 /// Flags about logs.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logs")]
 pub struct LogFlags {
     /// How much to log: 0 little, 2 one line per request, 4 for debugging, 6 requests, 7 headers, 8 contents.

@@ -25,6 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // What the driver is measured against: the same system calls, bare.
     ("bench", &["client", "volume", "mount", "backend::store::tree"]),
     ("inspection", &["volume", "kubernetes", "telemetry"]),
+    // A plugin's flags are its words.
+    ("kubectl", &["args", "inspection"]),
     ("args", &[]),
     ("settings", &["args", "volume", "bench", "trial"]),
     ("run", &["all"]),
