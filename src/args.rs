@@ -40,6 +40,17 @@ pub struct Args {
     pub command: Command,
 }
 
+/// What this process is to do, by its arguments and by the name it was started under: kubectl finds a plugin by its file's
+/// name, so a link is enough to install it.
+pub fn command() -> Command {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    match name.as_deref().and_then(|name| name.file_name()?.to_str()) {
+        Some("kubectl-kuration") => Command::Kubectl(KubectlArgs::parse()),
+        Some("kubectl-create-inspectiontask") => Command::Kubectl(KubectlCreateArgs::parse().into()),
+        _ => Args::parse().command,
+    }
+}
+
 /// What the program can run as.
 #[derive(Debug, Subcommand)]
 // One value of it exists, for a moment, at the start.

@@ -22,8 +22,8 @@ use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::{self, Limits, Readiness, serve};
-use crate::inspection::report::{self, Shelf, ShelfError};
 use crate::inspection::report::serve::{self as pages, Access};
+use crate::inspection::report::{self, Shelf, ShelfError};
 use crate::mount::Mounter;
 use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
 use crate::telemetry::admin::AdminError;
@@ -97,7 +97,9 @@ pub fn report(args: ReportArgs) -> Done {
     if let Some(task) = &args.once {
         let text = one_report(task, &args)?;
         match &args.output {
-            Some(path) => std::fs::write(path, text).map_err(|error| format!("--output {}: {error}", path.display()))?,
+            Some(path) => {
+                std::fs::write(path, text).map_err(|error| format!("--output {}: {error}", path.display()))?
+            }
             None => std::io::stdout().write_all(text.as_bytes())?,
         }
         return Ok(true);
@@ -133,7 +135,8 @@ async fn serve_reports(args: ReportArgs) -> Result<(), Box<dyn Error>> {
             format!("{error}: --auth kubernetes asks an API server who may see what; --auth none asks nobody")
         })?),
     };
-    let listener = pages::bind(args.listen).await.map_err(|error| format!("--listen {}: {error}", args.listen))?;
+    let listener =
+        pages::bind(args.listen).await.map_err(|error| format!("--listen {}: {error}", args.listen))?;
     let open = matches!(access, Access::Everybody);
     if open && !args.listen.ip().is_loopback() {
         tracing::warn!(address = %args.listen, "--auth none: whoever reaches this address sees all results");

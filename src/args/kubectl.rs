@@ -21,7 +21,12 @@ pub struct KubectlArgs {
 
 /// `kubectl create inspectiontask`.
 #[derive(Debug, Parser)]
-#[command(name = "kubectl create inspectiontask", bin_name = "kubectl create inspectiontask", version, max_term_width = 110)]
+#[command(
+    name = "kubectl create inspectiontask",
+    bin_name = "kubectl create inspectiontask",
+    version,
+    max_term_width = 110
+)]
 pub struct KubectlCreateArgs {
     /// The task.
     #[command(flatten)]
@@ -161,4 +166,10 @@ pub struct CreateArgs {
     /// How to print it.
     #[arg(long, short, default_value = "table")]
     pub output: Output,
+}
+
+impl From<KubectlCreateArgs> for KubectlArgs {
+    fn from(args: KubectlCreateArgs) -> Self {
+        KubectlArgs { command: KubectlCommand::Create(args.create), cluster: args.cluster }
+    }
 }

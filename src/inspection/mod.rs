@@ -9,6 +9,7 @@
 //! out: a rule that could not be evaluated is an *error*, which is neither a pass nor a fail. The Job succeeds when the
 //! inspection ran; whether what it looked at is healthy is said by a condition of the task.
 
+pub mod notify;
 pub mod report;
 pub mod run;
 pub mod task;

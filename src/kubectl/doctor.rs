@@ -41,7 +41,9 @@ pub async fn look_at(place: &Place) -> Vec<Look> {
     let crds: Api<CustomResourceDefinition> = Api::all(place.client.clone());
     found.push(match crds.get_opt("inspectiontasks.kuration.io").await {
         Ok(Some(_)) => look("CRD", true, "inspectiontasks.kuration.io is served"),
-        Ok(None) => look("CRD", false, "it is not installed: helm install kuration-crd charts/kuration-server-crd"),
+        Ok(None) => {
+            look("CRD", false, "it is not installed: helm install kuration-crd charts/kuration-server-crd")
+        }
         Err(error) => look("CRD", true, format!("you may not look: {error}")),
     });
     let deployments: Api<Deployment> = Api::all(place.client.clone());
@@ -80,20 +82,34 @@ async fn of_task(
     let mut found = Vec::new();
     let status = task.status.clone().unwrap_or_default();
     if status.observed_generation != task.metadata.generation {
-        found.push(look(&name, false, "the controller has not seen its newest form: see whether it is running"));
+        found.push(look(
+            &name,
+            false,
+            "the controller has not seen its newest form: see whether it is running",
+        ));
     }
     for condition in status.conditions.iter().filter(|one| one.type_ != "Healthy" && one.status == "False") {
-        found.push(look(&name, false, format!("{}: {}: {}", condition.type_, condition.reason, condition.message)));
+        found.push(look(
+            &name,
+            false,
+            format!("{}: {}: {}", condition.type_, condition.reason, condition.message),
+        ));
     }
     match cronjobs.get_opt(&name).await {
-        Ok(None) => found.push(look(&name, false, "its CronJob is missing: the controller makes it; see its log")),
+        Ok(None) => {
+            found.push(look(&name, false, "its CronJob is missing: the controller makes it; see its log"))
+        }
         Ok(Some(_)) | Err(_) => {}
     }
     if let Some(claim) = &status.claim_name {
         let bound = claims.get_opt(claim).await.ok().flatten().and_then(|claim| claim.status?.phase);
         if bound.as_deref() != Some("Bound") {
             let phase = bound.unwrap_or_else(|| "missing".into());
-            found.push(look(&name, false, format!("its claim {claim} is {phase}: kubectl describe pvc {claim}")));
+            found.push(look(
+                &name,
+                false,
+                format!("its claim {claim} is {phase}: kubectl describe pvc {claim}"),
+            ));
         }
     }
     // Two periods of a schedule are not known here; what is due and five minutes late is late.

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, LogParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-use crate::args::{ClusterFlags, KubectlArgs, KubectlCommand, KubectlCreateArgs, ReportFormat};
+use crate::args::{ClusterFlags, KubectlArgs, KubectlCommand, ReportFormat};
 use crate::inspection::report;
 use crate::inspection::run::Run;
 use crate::inspection::task::InspectionTask;
@@ -40,12 +40,6 @@ pub enum KubectlError {
     /// Something that should be JSON or YAML.
     #[error("{0}")]
     Form(String),
-}
-
-impl From<KubectlCreateArgs> for KubectlArgs {
-    fn from(args: KubectlCreateArgs) -> Self {
-        KubectlArgs { command: KubectlCommand::Create(args.create), cluster: args.cluster }
-    }
 }
 
 /// A cluster, a namespace in it, and the terminal.
@@ -103,7 +97,9 @@ pub async fn run(args: KubectlArgs) -> Result<bool, KubectlError> {
             show::print(&show::list(&tasks, all_namespaces, output, place.colours)?);
             Ok(true)
         }
-        KubectlCommand::Run { name, wait, timeout } => watch::start(&place, &name, wait.then_some(timeout)).await,
+        KubectlCommand::Run { name, wait, timeout } => {
+            watch::start(&place, &name, wait.then_some(timeout)).await
+        }
         KubectlCommand::Results { name, output } => {
             show::print(&show::results(&place.task(&name).await?, output, place.colours)?);
             Ok(true)
@@ -160,7 +156,8 @@ async fn logs(place: &Place, job: &str) -> Result<(), KubectlError> {
     let of = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
     let found = pods.list(&of).await?.items;
     if found.is_empty() {
-        let gone = format!("there is no pod of Job {job} any more; what it found is in: kubectl kuration results");
+        let gone =
+            format!("there is no pod of Job {job} any more; what it found is in: kubectl kuration results");
         return Err(KubectlError::Missing(gone));
     }
     for pod in &found {

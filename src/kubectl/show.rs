@@ -167,7 +167,10 @@ pub fn results(task: &InspectionTask, output: Output, colours: bool) -> Result<S
         return Ok(text);
     }
     let Some(last) = &status.last_run else {
-        return Ok(format!("No run has ended yet. The next one starts {}.\n", moment(status.next_schedule_time)));
+        return Ok(format!(
+            "No run has ended yet. The next one starts {}.\n",
+            moment(status.next_schedule_time)
+        ));
     };
     let rules = status.failing_rules.iter().map(|rule| {
         vec![
@@ -213,7 +216,9 @@ pub fn results(task: &InspectionTask, output: Output, colours: bool) -> Result<S
 /// The difference of two runs.
 pub fn changes(changes: &Changes, output: Output, colours: bool) -> Result<String, KubectlError> {
     let named = |list: &[Change]| {
-        let each = list.iter().map(|change| json!({"rule": change.rule, "subject": change.subject, "node": change.node}));
+        let each = list
+            .iter()
+            .map(|change| json!({"rule": change.rule, "subject": change.subject, "node": change.node}));
         each.collect::<Vec<_>>()
     };
     let value = json!({

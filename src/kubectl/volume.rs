@@ -28,7 +28,8 @@ pub async fn report(
     let name = task.metadata.name.clone().unwrap_or_default();
     let missing = |what: &str| KubectlError::Missing(format!("{name}: {what}"));
     let claim = task.status.as_ref().and_then(|status| status.claim_name.clone());
-    let claim = claim.ok_or_else(|| missing("it keeps no results on a volume (status.claimName is empty)"))?;
+    let claim =
+        claim.ok_or_else(|| missing("it keeps no results on a volume (status.claimName is empty)"))?;
     let cronjobs: Api<CronJob> = Api::namespaced(place.client.clone(), &place.namespace);
     let cronjob = cronjobs.get(&name).await?;
     let spec = cronjob.spec.and_then(|spec| spec.job_template.spec).and_then(|job| job.template.spec);
@@ -47,7 +48,8 @@ pub async fn report(
         ReportFormat::Junit => "junit",
         ReportFormat::Openreports => "openreports",
     };
-    let mut args = vec!["report".to_owned(), format!("--once=/results/{directory}"), format!("--format={word}")];
+    let mut args =
+        vec!["report".to_owned(), format!("--once=/results/{directory}"), format!("--format={word}")];
     args.extend(run.map(|run| format!("--run={run}")));
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod",
@@ -79,7 +81,8 @@ pub async fn report(
         // The pod is not left behind for those who have no patience.
         _ = tokio::signal::ctrl_c() => Err(KubectlError::Missing("interrupted".into())),
     };
-    let deleted = pods.delete(&pod, &DeleteParams { grace_period_seconds: Some(0), ..Default::default() }).await;
+    let deleted =
+        pods.delete(&pod, &DeleteParams { grace_period_seconds: Some(0), ..Default::default() }).await;
     let text = read?;
     deleted?;
     Ok(text)
@@ -98,12 +101,16 @@ async fn said(pods: &Api<Pod>, name: &str) -> Result<String, KubectlError> {
                 return Err(KubectlError::Missing(format!("pod {name} failed: {why}{}", log.trim())));
             }
             _ if begun.elapsed() > LIMIT => {
-                let waiting = status.container_statuses.unwrap_or_default().into_iter().find_map(|container| {
-                    let waiting = container.state?.waiting?;
-                    Some(format!("{}: {}", waiting.reason?, waiting.message.unwrap_or_default()))
-                });
+                let waiting =
+                    status.container_statuses.unwrap_or_default().into_iter().find_map(|container| {
+                        let waiting = container.state?.waiting?;
+                        Some(format!("{}: {}", waiting.reason?, waiting.message.unwrap_or_default()))
+                    });
                 let why = waiting.unwrap_or_else(|| "is the results volume there? see its events".to_owned());
-                return Err(KubectlError::Missing(format!("pod {name} has not run after {} s: {why}", LIMIT.as_secs())));
+                return Err(KubectlError::Missing(format!(
+                    "pod {name} has not run after {} s: {why}",
+                    LIMIT.as_secs()
+                )));
             }
             _ => tokio::time::sleep(Duration::from_millis(300)).await,
         }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 use kuration::inspection::run::{
-    Counts, DAILY_SCHEMA, Daily, Detail, Fingerprint, INDEX_SCHEMA, Index, IndexEntry, Inspector, LATEST_SCHEMA,
-    Latest, Outcome, RUN_SCHEMA, RuleDay, RuleResult, Run, Scalar, Subject, TaskName, Trigger,
+    Counts, DAILY_SCHEMA, Daily, Detail, Fingerprint, INDEX_SCHEMA, Index, IndexEntry, Inspector,
+    LATEST_SCHEMA, Latest, Outcome, RUN_SCHEMA, RuleDay, RuleResult, Run, Scalar, Subject, TaskName, Trigger,
 };
 use kuration::inspection::task::Severity;
 
@@ -68,7 +68,8 @@ pub fn run(task: TaskName, start: Timestamp, mut rules: Vec<RuleResult>) -> Run 
             subject.fingerprint = Fingerprint::of(&rule.name, rule.result, None, Some(subject));
         }
     }
-    let took = rules.iter().map(|rule| rule.start_time + SignedDuration::from_millis(rule.duration_millis as i64));
+    let took =
+        rules.iter().map(|rule| rule.start_time + SignedDuration::from_millis(rule.duration_millis as i64));
     let minutes = start.as_second() / 60;
     Run {
         schema: RUN_SCHEMA.into(),
@@ -154,7 +155,11 @@ pub fn database(minutes: i64) -> Vec<Run> {
             rules[6].message = "connections did not pass".into();
         }
         if back * minutes <= 17 * 60 || chance.next() < 2 {
-            fail(&mut rules[3], "AssertionFailed", "The replica is 94 s behind its source; 30 s are allowed.");
+            fail(
+                &mut rules[3],
+                "AssertionFailed",
+                "The replica is 94 s behind its source; 30 s are allowed.",
+            );
             rules[3].subjects.push(subject("Pod", "mysql-1", "94 s behind"));
             if back == 0 {
                 rules[3].subjects.push(subject("Pod", "mysql-2", "61 s behind"));

@@ -3,5 +3,8 @@
 // clippy lets tests unwrap, but not what tests call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod chromium;
 mod fixture;
+mod hostile;
 mod page;
+mod shelf;

@@ -2,7 +2,6 @@ use std::fs;
 use std::path::Path;
 
 use kuration::inspection::report::{Language, Shelf, html};
-use kuration::inspection::run::Outcome;
 
 use crate::fixture;
 

@@ -49,13 +49,8 @@ pub fn sign(outcome: Outcome) -> Markup {
 
 /// A tally in signs, for a tooltip: it needs no language.
 fn counted(tally: &Counts) -> String {
-    let parts = [
-        (tally.pass, "✓"),
-        (tally.warn, "⚠"),
-        (tally.fail, "✗"),
-        (tally.error, "?"),
-        (tally.skip, "–"),
-    ];
+    let parts =
+        [(tally.pass, "✓"), (tally.warn, "⚠"), (tally.fail, "✗"), (tally.error, "?"), (tally.skip, "–")];
     let parts = parts.iter().filter(|(count, _)| *count > 0);
     parts.map(|(count, sign)| format!("{sign} {count}")).collect::<Vec<_>>().join("  ")
 }

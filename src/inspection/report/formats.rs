@@ -62,8 +62,7 @@ pub fn junit(run: &Run) -> String {
     text += &format!("<testsuites name=\"kuration\" {of}>\n");
     let at = run.start_time.strftime("%Y-%m-%dT%H:%M:%SZ");
     text += &format!("  <testsuite name=\"{}\" timestamp=\"{at}\" {of}>\n", Xml(&suite));
-    let properties =
-        [("run", run.id.as_str()), ("target", &run.target), ("outcome", run.outcome.word())];
+    let properties = [("run", run.id.as_str()), ("target", &run.target), ("outcome", run.outcome.word())];
     text += "    <properties>\n";
     for (name, value) in properties {
         text += &format!("      <property name=\"{name}\" value=\"{}\"/>\n", Xml(value));
@@ -101,7 +100,9 @@ fn case(rule: &RuleResult, suite: &str) -> String {
         ),
         Outcome::Fail => said("failure"),
         Outcome::Error => said("error"),
-        Outcome::Skip => format!("{head}>\n      <skipped message=\"{}\"/>\n    </testcase>\n", Xml(&rule.message)),
+        Outcome::Skip => {
+            format!("{head}>\n      <skipped message=\"{}\"/>\n    </testcase>\n", Xml(&rule.message))
+        }
     }
 }
 

@@ -15,7 +15,9 @@ pub const STYLE: &str = include_str!("style.css");
 /// The policy of all pages: nothing is loaded, nothing runs, and this one style alone counts.
 pub fn policy() -> String {
     let digest = base64(&Sha256::digest(STYLE));
-    format!("default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'self'")
+    format!(
+        "default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'self'"
+    )
 }
 
 /// Base64, as a policy writes a digest.
@@ -23,7 +25,8 @@ fn base64(bytes: &[u8]) -> String {
     const SIGNS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for group in bytes.chunks(3) {
-        let number = group.iter().fold(0usize, |number, byte| number << 8 | usize::from(*byte)) << (8 * (3 - group.len()));
+        let number = group.iter().fold(0usize, |number, byte| number << 8 | usize::from(*byte))
+            << (8 * (3 - group.len()));
         for at in 0..4 {
             let sign = if at <= group.len() { char::from(SIGNS[number >> (18 - 6 * at) & 63]) } else { '=' };
             text.push(sign);
@@ -88,7 +91,14 @@ mod tests {
     #[test]
     fn base64_is_that_of_the_standard() {
         // RFC 4648, section 10.
-        let known = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
+        let known = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ];
         for (text, coded) in known {
             assert_eq!(base64(text.as_bytes()), coded);
         }

@@ -157,7 +157,10 @@ fn since(since: &Since, story: &Story<'_>) -> Text {
     let long = length(story.run.start_time.as_second() - since.start.as_second());
     let (older, older_zh) = if since.at_least { ("at least since", "至少自 ") } else { ("since", "自 ") };
     let (runs, runs_zh) = runs(since.runs);
-    told(format!("{older} {at} ({}, {runs})", long.en), format!("{older_zh}{at} 起（{}，{runs_zh}）", long.zh))
+    told(
+        format!("{older} {at} ({}, {runs})", long.en),
+        format!("{older_zh}{at} 起（{}，{runs_zh}）", long.zh),
+    )
 }
 
 /// `1 run`, `13 runs`.
@@ -453,13 +456,19 @@ fn foot(story: &Story<'_>) -> Markup {
     let zone = story.zone.iana_name().unwrap_or("UTC");
     let rows: [(Text, Markup); 5] = [
         (said("Run", "运行"), html! { span class="mono" { (run.id) } }),
-        (said("From, to", "起止"), html! {
-            (second(run.start_time, story.zone)) " – " (second(run.completion_time, story.zone)) " (" (zone) ")"
-        }),
-        (said("Task", "任务"), html! {
-            (run.task.namespace) "/" (run.task.name) ", "
-            (told(format!("generation {}", run.task.generation), format!("第 {} 版", run.task.generation)))
-        }),
+        (
+            said("From, to", "起止"),
+            html! {
+                (second(run.start_time, story.zone)) " – " (second(run.completion_time, story.zone)) " (" (zone) ")"
+            },
+        ),
+        (
+            said("Task", "任务"),
+            html! {
+                (run.task.namespace) "/" (run.task.name) ", "
+                (told(format!("generation {}", run.task.generation), format!("第 {} 版", run.task.generation)))
+            },
+        ),
         (said("Seen from", "检查位置"), html! { (run.inspector.node) " · " (run.inspector.pod) }),
         (said("By", "程序"), html! { "kuration " (run.inspector.version) }),
     ];

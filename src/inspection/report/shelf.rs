@@ -111,7 +111,11 @@ impl Shelf {
     }
 
     /// The document in the file `path`, whose `schema` must be `schema`.
-    fn document<T: DeserializeOwned>(&self, path: &str, schema: fn(&T) -> (&str, &str)) -> Result<T, ShelfError> {
+    fn document<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        schema: fn(&T) -> (&str, &str),
+    ) -> Result<T, ShelfError> {
         let bad = |why: String| ShelfError::Bad { path: format!("{}/{path}", self.name), why };
         let found: T = serde_json::from_slice(&self.bytes(path)?).map_err(|error| bad(error.to_string()))?;
         let (is, wanted) = schema(&found);
@@ -232,4 +236,3 @@ impl Shelf {
         tasks.collect()
     }
 }
-

@@ -123,9 +123,12 @@ pub fn walk(
         let day = days.get(&date).filter(|_| whole && runs.len() >= recent);
         let ahead = index[at..].iter().take_while(|entry| utc(entry.start_time) == date);
         if let Some(day) = day
-            && open.iter().all(|(name, held)| day.rules.get(*name).is_none_or(|day| same(held.state, day.counts)))
+            && open
+                .iter()
+                .all(|(name, held)| day.rules.get(*name).is_none_or(|day| same(held.state, day.counts)))
         {
-            let (count, first) = ahead.fold((0, entry.start_time), |(count, _), entry| (count + 1, entry.start_time));
+            let (count, first) =
+                ahead.fold((0, entry.start_time), |(count, _), entry| (count + 1, entry.start_time));
             for (name, held) in &mut open {
                 let seen = day.rules.get(*name).map_or(0, |day| day.counts.of(held.state));
                 if seen > 0 {

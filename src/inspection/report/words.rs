@@ -129,9 +129,10 @@ mod tests {
     #[test]
     fn lengths_are_said_in_their_two_largest_units() {
         let said = |seconds| length(seconds).en.into_owned();
-        assert_eq!([0, 59, 60, 5_100, 86_400, 356_400].map(said), [
-            "0 s", "59 s", "1 min", "1 h 25 min", "1 d", "4 d 3 h"
-        ]);
+        assert_eq!(
+            [0, 59, 60, 5_100, 86_400, 356_400].map(said),
+            ["0 s", "59 s", "1 min", "1 h 25 min", "1 d", "4 d 3 h"]
+        );
         assert_eq!(length(5_100).zh, "1 小时 25 分钟");
         assert_eq!([5, 1_249, 59_990, 61_000].map(took), ["5 ms", "1.24 s", "59.9 s", "1 min 1 s"]);
     }

@@ -17,14 +17,15 @@ use axum::Router;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::header::{self, HeaderMap, HeaderValue};
 use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderValue};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
 pub use access::{Access, Refusal};
-pub use pages::Wanted;
-use pages::{Answer, Content};
+pub use pages::Answer;
+use pages::Content;
+pub use pages::{Wanted, overview};
 
 use super::words::Language;
 use super::{Shelf, ShelfError, page};
@@ -87,10 +88,11 @@ pub async fn serve(
 }
 
 fn routes(root: PathBuf, access: Access) -> Router {
-    let site = Site { root: Arc::new(root), access: Arc::new(access), looks: Arc::new(Semaphore::new(LOOKS)) };
+    let site =
+        Site { root: Arc::new(root), access: Arc::new(access), looks: Arc::new(Semaphore::new(LOOKS)) };
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/", get(overview))
+        .route("/", get(all))
         .route("/t/{namespace}/{task}", get(newest))
         .route("/t/{namespace}/{task}/{page}", get(of_task))
         .route("/t/{namespace}/{task}/run/{id}", get(of_run))
@@ -98,7 +100,7 @@ fn routes(root: PathBuf, access: Access) -> Router {
         .with_state(site)
 }
 
-async fn overview(State(site): State<Site>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+async fn all(State(site): State<Site>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let query = Query::read(query.as_deref());
     let search = query.value("q").unwrap_or_default();
     site.answer(&headers, &query, None, Wanted::Overview { search }).await
@@ -294,7 +296,8 @@ fn decoded(text: &str) -> String {
             b'+' => bytes.push(b' '),
             b'%' => {
                 let digits = rest.clone().take(2).collect::<Vec<_>>();
-                let number = std::str::from_utf8(&digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
+                let number =
+                    std::str::from_utf8(&digits).ok().and_then(|hex| u8::from_str_radix(hex, 16).ok());
                 match number.filter(|_| digits.len() == 2) {
                     Some(number) => {
                         bytes.push(number);

@@ -4,6 +4,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use maud::{Markup, html};
 
+use super::super::Shelf;
 use super::super::changes::changes;
 use super::super::chart::{class, sign};
 use super::super::formats::{junit, open_report};
@@ -11,7 +12,6 @@ use super::super::page::page;
 use super::super::sheet::{aside, difference, more, outcome, report, tally};
 use super::super::story::Story;
 use super::super::words::{Language, said, told, took};
-use super::super::Shelf;
 use super::PageError;
 use crate::inspection::run::{IndexEntry, Outcome, Run};
 
@@ -160,7 +160,13 @@ pub fn overview(
             }
         }
     };
-    Ok(a_page(page(language, "Kuration", lines.first().and_then(|line| line.latest).map(|(worst, _)| worst), html! {}, body)))
+    Ok(a_page(page(
+        language,
+        "Kuration",
+        lines.first().and_then(|line| line.latest).map(|(worst, _)| worst),
+        html! {},
+        body,
+    )))
 }
 
 fn one(line: &Line) -> Markup {
@@ -229,7 +235,8 @@ fn by_id(shelf: &Shelf, id: &str) -> Result<Run, PageError> {
 
 fn list(shelf: &Shelf, base: &str, search: &str, language: Language, nav: Markup) -> String {
     let low = search.to_lowercase();
-    let matches = |entry: &IndexEntry| entry.id.to_lowercase().contains(&low) || entry.outcome.word().contains(&low);
+    let matches =
+        |entry: &IndexEntry| entry.id.to_lowercase().contains(&low) || entry.outcome.word().contains(&low);
     let found: Vec<IndexEntry> = shelf.index().into_iter().filter(matches).collect();
     let body = html! {
         main {
