@@ -12,10 +12,14 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 mod inspect;
 mod inspector;
+mod kubectl;
+mod report;
 mod value;
 
 pub use inspect::{InspectArgs, InspectOutput};
 pub use inspector::InspectorArgs;
+pub use kubectl::{ClusterFlags, CreateArgs, KubectlArgs, KubectlCommand, KubectlCreateArgs, Output};
+pub use report::{ReportArgs, ReportAuth, ReportFormat, ReportLanguage};
 pub use value::Pair;
 use value::{duration, size};
 
@@ -38,6 +42,17 @@ pub struct Args {
     /// What to run.
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// What this process is to do, by its arguments and by the name it was started under: kubectl finds a plugin by its file's
+/// name, so a link is enough to install it.
+pub fn command() -> Command {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    match name.as_deref().and_then(|name| name.file_name()?.to_str()) {
+        Some("kubectl-kuration") => Command::Kubectl(KubectlArgs::parse()),
+        Some("kubectl-create-inspectiontask") => Command::Kubectl(KubectlCreateArgs::parse().into()),
+        _ => Args::parse().command,
+    }
 }
 
 /// What the program can run as.
@@ -72,6 +87,10 @@ pub enum Command {
     /// In a cluster the controller starts it as a Job. By hand, `kuration inspect -f task.yaml` prints a table and needs
     /// no cluster for rules that look at hosts.
     Inspect(InspectArgs),
+    /// Serve a page over the results of inspections, or write one report.
+    Report(ReportArgs),
+    /// What `kubectl kuration` does, where this program is not installed as that plugin.
+    Kubectl(KubectlArgs),
     /// Do the driver's work that may hang, where it can be killed. The driver starts these by itself.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -201,7 +220,7 @@ pub enum PoolFilesystem {
 }
 
 /// Flags about logs.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logs")]
 pub struct LogFlags {
     /// How much to log: 0 little, 2 one line per request, 4 for debugging, 6 requests, 7 headers, 8 contents.

@@ -11,6 +11,7 @@
 //! | [`backend`] | where volumes are kept: on shares, or in a pool |
 //! | [`csi`] | the porch: CSI requests and answers; the only room that knows gRPC |
 //! | [`inspection`] | scheduled inspection: tasks, runs, what is kept of them |
+//! | [`kubectl`] | `kubectl kuration`: a person's view of inspections |
 //! | [`telemetry`] | logs, metrics, health |
 //! | [`client`], [`trial`], [`bench`](mod@bench) | the other side of CSI: `kuration try` and `kuration bench` |
 //! | [`args`], [`settings`], [`run`] | flags as typed, flags as meant, and what they set going |
@@ -24,6 +25,7 @@ pub mod csi;
 pub mod fault;
 pub mod inflight;
 pub mod inspection;
+pub mod kubectl;
 pub mod mount;
 pub mod plan;
 pub mod run;

@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use kuration::args::{Args, Command, Role};
+use kuration::args::{self, Command, Role};
 use kuration::settings::Settings;
 use kuration::{backend, inspection, mount, run};
 
 fn main() -> ExitCode {
     let worked = |done: std::io::Result<()>| done.map(|()| true).map_err(Into::into);
-    let done = match Args::parse().command {
+    let done = match args::command() {
         Command::Controller(args) => run::driver(Settings::controller(args)),
         Command::Node(args) => run::driver(Settings::node(args)),
         Command::All(args) => run::driver(Settings::all(args)),
@@ -18,6 +17,8 @@ fn main() -> ExitCode {
         Command::Inspector(args) => run::inspector(args),
         Command::Crd(args) => run::definition(args.run_schema),
         Command::Inspect(args) => run::inspect(args),
+        Command::Report(args) => run::report(args),
+        Command::Kubectl(args) => run::kubectl(args),
         Command::Worker(args) => worked(match args.role {
             Role::Share => backend::share::work(),
             Role::Mount => mount::work(),

@@ -25,6 +25,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     // What the driver is measured against: the same system calls, bare.
     ("bench", &["client", "volume", "mount", "backend::store::tree"]),
     ("inspection", &["child", "fault", "volume", "kubernetes", "telemetry"]),
+    // A plugin's flags are its words.
+    ("kubectl", &["args", "inspection"]),
     ("args", &[]),
     ("settings", &["args", "volume", "bench", "trial", "inspection::runner"]),
     ("run", &["all"]),
@@ -38,9 +40,9 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("prost", &["csi", "telemetry"]),
     ("tonic_prost", &["telemetry"]),
     ("tower", &["telemetry"]),
-    ("http", &["telemetry"]),
+    ("http", &["telemetry", "inspection"]),
     ("http_body", &["telemetry"]),
-    ("axum", &["telemetry"]),
+    ("axum", &["telemetry", "inspection"]),
     ("prometheus_client", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("clap", &["args", "main"]),
@@ -48,6 +50,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("strsim", &["volume"]),
     ("sys_mount", &["mount"]),
     ("libc", &["mount", "backend"]),
+    ("maud", &["inspection"]),
 ];
 
 /// All that a pure room may name of other crates.

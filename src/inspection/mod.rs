@@ -17,6 +17,8 @@
 
 pub mod controller;
 pub mod intent;
+pub mod notify;
+pub mod report;
 pub mod results;
 pub mod rules;
 pub mod run;
