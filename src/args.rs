@@ -148,6 +148,13 @@ pub struct BackendFlags {
     /// volume whose export is too long to stand in it is found through this list.
     #[arg(long, env = "KURATION_SHARE", value_name = "SERVER:/PATH[,OPTION…]", value_delimiter = ';')]
     pub share: Vec<String>,
+    /// A server that classes and static volumes may name: a host, *.domain, an address or a network (may be repeated).
+    ///
+    /// Where none is given, they may name any. Names are compared with names, in any case, and addresses with addresses: a
+    /// name does not allow the address it stands for, nor an address its names. Volumes that exist already can still be
+    /// deleted.
+    #[arg(long, env = "KURATION_ALLOW_SERVER", value_name = "PATTERN", value_delimiter = ',')]
+    pub allow_server: Vec<String>,
     /// Mount options that every mount begins with; those of the export and of the class come after and win.
     #[arg(long, env = "KURATION_MOUNT_OPTIONS", value_name = "LIST")]
     pub mount_options: Option<String>,

@@ -107,6 +107,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         installation,
         state_dir,
         backend,
+        servers,
         mount_options,
         operation_timeout,
         trash_lifetime,
@@ -158,6 +159,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         routes = routes.add_service(ControllerServer::new(csi::Controller {
             volumes: volumes.clone(),
             installation,
+            servers: servers.clone(),
             limits,
             known_nodes,
             max_volumes: node.as_ref().and_then(|node| node.max_volumes),
@@ -173,6 +175,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
             max_volumes,
             topology,
             volumes: volumes.clone(),
+            servers,
             defaults: mount_options,
             mounter: mounter.insert(Mounter::new().map_err(RunError::Child)?).clone(),
             staged: csi::Notes::open(&state_dir).map_err(state)?,

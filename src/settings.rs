@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::args::{
     AllArgs, BackendFlags, ControllerArgs, ControllerFlags, LogFlags, NodeArgs, NodeFlags, Pair, SharedFlags,
 };
-use crate::volume::{Export, MountOptions, has_control};
+use crate::volume::{AllowedServers, Export, MountOptions, has_control};
 
 pub use crate::args::{LogFormat, PoolFilesystem};
 
@@ -37,6 +37,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Where volumes live.
     pub backend: BackendSettings,
+    /// The servers that requests may name.
+    pub servers: AllowedServers,
     /// What every mount begins with.
     pub mount_options: MountOptions,
     /// How long one operation may take.
@@ -167,7 +169,7 @@ impl Settings {
             "endpoint",
             "say where to serve CSI, for example unix:///run/kuration/csi.sock",
         ))?;
-        let (backend, mount_options) = backend_settings(backend)?;
+        let (backend, servers, mount_options) = backend_settings(backend)?;
         let default_name = match backend {
             BackendSettings::Share { .. } => SHARE_DRIVER,
             BackendSettings::Pool { .. } => POOL_DRIVER,
@@ -195,6 +197,7 @@ impl Settings {
             installation: check_installation(installation)?,
             state_dir: absolute("state-dir", state_dir)?,
             backend,
+            servers,
             mount_options,
             operation_timeout,
             trash_lifetime,
@@ -214,8 +217,13 @@ impl From<LogFlags> for LogSettings {
     }
 }
 
-fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOptions), SettingsError> {
-    let BackendFlags { share, mount_options, pool, pool_image, pool_filesystem, overcommit } = flags;
+fn backend_settings(
+    flags: BackendFlags,
+) -> Result<(BackendSettings, AllowedServers, MountOptions), SettingsError> {
+    let BackendFlags { share, allow_server, mount_options, pool, pool_image, pool_filesystem, overcommit } =
+        flags;
+    let pattern = |text: &String| text.parse().map_err(|why| refuse("allow-server", text, why));
+    let servers = AllowedServers::new(allow_server.iter().map(pattern).collect::<Result<_, _>>()?);
     let text = mount_options.unwrap_or_default();
     let mount_options = MountOptions::parse([&text]).map_err(|why| refuse("mount-options", &text, why))?;
     let Some(directory) = pool else {
@@ -228,8 +236,11 @@ fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOption
                 return Err(SettingsError::Needs(flag, "pool"));
             }
         }
-        return Ok((BackendSettings::Share { exports: known_exports(&share)? }, mount_options));
+        return Ok((BackendSettings::Share { exports: known_exports(&share)? }, servers, mount_options));
     };
+    if !allow_server.is_empty() {
+        return Err(SettingsError::Both("pool", "allow-server"));
+    }
     if !share.is_empty() {
         return Err(SettingsError::Both("pool", "share"));
     }
@@ -246,7 +257,7 @@ fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOption
         filesystem: pool_filesystem.unwrap_or_default(),
         overcommit,
     };
-    Ok((backend, mount_options))
+    Ok((backend, servers, mount_options))
 }
 
 fn known_exports(shares: &[String]) -> Result<Vec<(Export, MountOptions)>, SettingsError> {

@@ -11,7 +11,9 @@ use super::proto::{self, controller_server, controller_service_capability};
 use crate::backend::{Handle, Place, Position, Volumes};
 use crate::inflight::InFlight;
 use crate::telemetry::name_volume;
-use crate::volume::{Export, Key, Kind, MountOptions, Publication, SecretOptions, Volume, VolumeId};
+use crate::volume::{
+    AllowedServers, Export, Key, Kind, MountOptions, Publication, SecretOptions, Volume, VolumeId,
+};
 
 /// Most volumes on one page of a list: what a server one millisecond away tells in two seconds, so that no list uses up the
 /// sidecar's patience.
@@ -23,6 +25,8 @@ pub struct Controller {
     pub volumes: Volumes,
     /// Whose volumes they are.
     pub installation: String,
+    /// The servers that a request may name. Ids already given out are deleted wherever they are.
+    pub servers: AllowedServers,
     /// How long things may take.
     pub limits: Limits,
     /// The nodes there are, where that is known; a volume is published to no other.
@@ -90,8 +94,26 @@ impl Controller {
         options: &MountOptions,
         secret: &SecretOptions,
     ) -> Result<Place, Status> {
+        export.map_or(Ok(()), |export| self.servers.check(export))?;
         let place = self.volumes.backend().place(export, options, secret);
         place.ok_or_else(|| Status::invalid_argument("the parameters name no server and share"))
+    }
+
+    /// Whether this is a volume that nobody made here: its handle is free, and its context says where it is. Refuses one on
+    /// a server that is not allowed.
+    fn is_static(&self, handle: Option<&Handle>, context: &HashMap<String, String>) -> Result<bool, Status> {
+        if self.volumes.backend().kind() == Kind::Pool {
+            return Ok(false);
+        }
+        if let Some(handle) = handle {
+            self.export_of(&handle.id).map_or(Ok(()), |export| self.servers.check(&export))?;
+        }
+        let source = ask::Source::parse(context);
+        if let Ok(source) = &source {
+            self.servers.check(&source.export)?;
+        }
+        let ours = handle.is_some_and(|handle| !matches!(handle.id, VolumeId::Peer { .. }));
+        Ok(!ours && source.is_ok())
     }
 
     /// Refuses a wish for another place than the one there is.
@@ -159,17 +181,26 @@ impl controller_server::Controller for Controller {
         let volume_id = ask::volume_id(&request.volume_id)?;
         let node = ask::node_id(&request.node_id)?.to_owned();
         let capability = ask::capability(request.volume_capability.as_ref())?;
-        let handle = known(volume_id, &request.secrets)?.ok_or_else(|| no_volume(volume_id))?;
-        if self.known_nodes.as_ref().is_some_and(|known| !known.contains(&node)) {
+        let handle = known(volume_id, &request.secrets)?;
+        let is_static = self.is_static(handle.as_ref(), &request.volume_context)?;
+        let unknown_node = self.known_nodes.as_ref().is_some_and(|known| !known.contains(&node));
+        match handle {
+            None if !is_static => return Err(no_volume(volume_id)),
             // The volume first, as the specification lists them.
-            self.volumes.find(&handle, deadline).await?;
+            Some(handle) if unknown_node && !is_static => drop(self.volumes.find(&handle, deadline).await?),
+            Some(handle) if !unknown_node && !is_static => {
+                let access = ask::access(&capability, request.readonly);
+                let publication = Publication { node: node.clone(), access };
+                let (volumes, limit, key) = (self.volumes.clone(), self.max_volumes, handle.id.key());
+                let work = async move { Ok(volumes.publish(&handle, publication, limit, deadline).await?) };
+                alone(&self.inflight, key.to_string(), deadline, work).await?;
+            }
+            // Nothing is recorded of a volume that was not made here.
+            None | Some(_) => {}
+        }
+        if unknown_node {
             return Err(Status::not_found(format!("there is no node {node:?}")));
         }
-        let access = ask::access(&capability, request.readonly);
-        let publication = Publication { node, access };
-        let (volumes, limit, key) = (self.volumes.clone(), self.max_volumes, handle.id.key());
-        let work = async move { Ok(volumes.publish(&handle, publication, limit, deadline).await?) };
-        alone(&self.inflight, key.to_string(), deadline, work).await?;
         let readonly = [("readonly".to_owned(), "true".to_owned())].into_iter().filter(|_| request.readonly);
         Ok(Response::new(proto::ControllerPublishVolumeResponse { publish_context: readonly.collect() }))
     }

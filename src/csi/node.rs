@@ -17,7 +17,8 @@ use crate::mount::{Mounter, ResolveError, linux, table};
 use crate::plan::{self, NodePublish, NodeStage, Origin};
 use crate::telemetry::{Metrics, MountResult, name_volume};
 use crate::volume::{
-    Access, Attributes, Capability, ExportName, Kind, MountOptions, SecretOptions, Usage, VolumeId,
+    Access, AllowedServers, Attributes, Capability, ExportName, Kind, MountOptions, SecretOptions, Usage,
+    VolumeId,
 };
 
 /// The Node service.
@@ -31,6 +32,8 @@ pub struct Node {
     pub topology: BTreeMap<String, String>,
     /// The volumes; a pool's are on this machine.
     pub volumes: Volumes,
+    /// The servers that a volume's context may name.
+    pub servers: AllowedServers,
     /// Options that every mount begins with.
     pub defaults: MountOptions,
     /// Its mounts.
@@ -85,6 +88,9 @@ impl Node {
         attributes.read_only |= ask.access.reads_only();
         let local = if self.is_pool() { Some(self.local(&ask.volume_id).await?) } else { None };
         let source = if local.is_none() { Some(Source::parse(&ask.context)?) } else { None };
+        if let Some(source) = &source {
+            self.servers.check(&source.export)?;
+        }
         let origin = match (&local, &source) {
             (Some(local), _) => local.origin.clone(),
             (None, Some(source)) => Origin::Nfs(source.export.source(&source.path)),

@@ -11,7 +11,8 @@ use crate::backend::{
 };
 use crate::mount::{MeasureError, MountError, UnmountError};
 use crate::volume::{
-    AccessError, CapacityError, DirectoryError, ExportError, NameError, OptionError, ParameterError,
+    AccessError, CapacityError, DirectoryError, ExportError, NameError, NotAllowed, OptionError,
+    ParameterError,
 };
 
 /// Why an export can't be mounted.
@@ -191,6 +192,7 @@ status_of! {
     ParameterError => |_| Code::InvalidArgument,
     DirectoryError => |_| Code::InvalidArgument,
     ExportError => |_| Code::InvalidArgument,
+    NotAllowed => |_| Code::InvalidArgument,
     CapacityError => |error| match error {
         CapacityError::Negative { .. } | CapacityError::Missing => Code::InvalidArgument,
         CapacityError::Empty { .. } => Code::OutOfRange,

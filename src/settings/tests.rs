@@ -103,6 +103,8 @@ fn what_makes_no_sense_is_refused_with_the_flag_and_the_reason() {
         ("all --pool /p --overcommit inf", "overcommit", "0.1 or more"),
         ("all --pool /p --overcommit NaN", "overcommit", "0.1 or more"),
         ("all --pool /p --share s:/a", "pool", "both"),
+        ("all --pool /p --allow-server nas", "pool", "both"),
+        ("all --allow-server nas,10.0.0.1/8", "allow-server", "10.0.0.0/8"),
         ("all --share s:a", "share", "server:/path"),
         ("all --share s:/a,nolocks", "share", "did you mean"),
         ("all --share s:/a --share s:/a/,hard", "share", "twice"),
