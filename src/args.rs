@@ -231,6 +231,19 @@ pub struct ControllerFlags {
     /// How often to look for deleted volumes whose time is over.
     #[arg(long, env = "KURATION_REAP_INTERVAL", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub reap_interval: Duration,
+    /// Use the cluster's API server: by the account of this pod, or by the file that KUBECONFIG names.
+    ///
+    /// Volumes are served all the same while it does not answer.
+    #[arg(long, env = "KURATION_KUBERNETES")]
+    pub kubernetes: bool,
+    /// Take the taint DRIVER/agent-not-ready off a node once the driver is registered there (needs --kubernetes).
+    #[arg(long, env = "KURATION_STARTUP_TAINT")]
+    pub startup_taint: bool,
+    /// Empty the trash only while this process holds this Lease (needs --kubernetes).
+    ///
+    /// It is made if need be. Without it each process looks through the trash, which does no harm.
+    #[arg(long, env = "KURATION_LEASE", value_name = "NAMESPACE/NAME")]
+    pub lease: Option<String>,
 }
 
 /// Flags of a node.

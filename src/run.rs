@@ -1,31 +1,30 @@
 //! A driver process, from its settings to its end.
 
-use std::collections::HashMap;
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::service::Routes;
 
 use crate::args::{BenchArgs, TryArgs};
 use crate::backend::pool::{Pool, PoolError, image};
 use crate::backend::share::Shares;
-use crate::backend::{Backend, Place, Trouble, Volumes};
+use crate::backend::{Backend, Volumes};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::{self, Limits, Readiness, serve};
 use crate::mount::Mounter;
-use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
+use crate::settings::{BackendSettings, KubernetesSettings, NodeSettings, PoolFilesystem, Settings};
 use crate::telemetry::admin::AdminError;
-use crate::telemetry::metrics::VolumeCount;
 use crate::telemetry::{Admin, Metrics, logs};
-use crate::{bench, child, trial};
+use crate::{bench, child, kubernetes, trial};
+
+mod reap;
 
 /// Why a driver process can't do its work.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +50,9 @@ pub enum RunError {
     /// Its socket, while serving.
     #[error("serving CSI: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// The cluster's API server.
+    #[error("{0}")]
+    Connect(#[from] kubernetes::ConnectError),
     /// Signals.
     #[error("signals can't be received: {0}")]
     Signal(std::io::Error),
@@ -113,6 +115,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         trash_lifetime,
         reap_interval,
         known_nodes,
+        kubernetes,
         admin,
         grace,
         log: _,
@@ -166,7 +169,17 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
             topology: place,
             inflight: Default::default(),
         }));
-        tokio::spawn(reap(volumes.clone(), metrics.clone(), trash_lifetime, reap_interval));
+        let held = match kubernetes {
+            Some(wanted) => cluster(wanted, &driver_name, &metrics).await?,
+            None => None,
+        };
+        tokio::spawn(reap::whenever_held(
+            held,
+            volumes.clone(),
+            metrics.clone(),
+            trash_lifetime,
+            reap_interval,
+        ));
     }
     let mut mounter = None;
     if let Some(NodeSettings { id, max_volumes, topology }) = node {
@@ -204,6 +217,25 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     serve::serve(routes, listener, metrics, ended(stop), grace).await?;
     tracing::info!(target: logs::ALWAYS, "stopped");
     Ok(())
+}
+
+/// Sets going what is asked of the cluster's API server; what tells whether this process holds its Lease, if it wants one.
+async fn cluster(
+    wanted: KubernetesSettings,
+    driver: &str,
+    metrics: &Metrics,
+) -> Result<Option<watch::Receiver<bool>>, RunError> {
+    let KubernetesSettings { startup_taint, lease } = wanted;
+    let client = kubernetes::connect().await?;
+    if startup_taint {
+        tokio::spawn(kubernetes::StartupTaint::of(driver).remove(client.clone(), metrics.clone()));
+    }
+    Ok(lease.map(|(namespace, name)| {
+        let (sender, held) = watch::channel(false);
+        let lease = kubernetes::Lease::new(client, &namespace, &name, kubernetes::identity());
+        tokio::spawn(lease.keep(sender));
+        held
+    }))
 }
 
 fn image_kind(filesystem: PoolFilesystem) -> Option<image::Kind> {
@@ -315,50 +347,4 @@ fn kernel_has_nfs() -> bool {
             .any(|line| line.split(':').next().is_some_and(|module| module.contains("/nfs/nfsv4.ko")))
     };
     listed || loadable()
-}
-
-/// How many volumes each place had when it was last looked at.
-type Counts = Arc<Mutex<HashMap<Place, VolumeCount>>>;
-
-/// Empties the trash, for as long as the driver runs: of each export by itself, so that one which hangs, or whose trash takes
-/// hours, holds up no other.
-async fn reap(volumes: Volumes, metrics: Metrics, lifetime: Duration, interval: Duration) {
-    let counts = Counts::default();
-    let shown = Arc::clone(&counts);
-    metrics.volumes(move || {
-        let counts = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        counts
-            .values()
-            .copied()
-            .reduce(|a, b| VolumeCount { live: a.live + b.live, trash: a.trash + b.trash })
-    });
-    let mut rounds: HashMap<Place, JoinHandle<()>> = HashMap::new();
-    loop {
-        rounds.retain(|_, round| !round.is_finished());
-        for place in volumes.backend().places() {
-            rounds.entry(place).or_insert_with_key(|place| {
-                let (volumes, metrics, counts) = (volumes.clone(), metrics.clone(), Arc::clone(&counts));
-                tokio::spawn(reap_place(volumes, metrics, lifetime, place.clone(), counts))
-            });
-        }
-        tokio::time::sleep(interval).await;
-    }
-}
-
-/// One round at one place; what is there afterwards goes into `counts`.
-async fn reap_place(volumes: Volumes, metrics: Metrics, lifetime: Duration, place: Place, counts: Counts) {
-    let name = place.name();
-    let failed = |trouble: Trouble| tracing::warn!(place = name, %trouble, "the trash can't be emptied now");
-    match volumes.backend().reap(&place, lifetime.as_secs()).await {
-        Ok(reaped) => {
-            metrics.reaped(reaped.removed);
-            if reaped.removed > 0 {
-                tracing::info!(place = name, volumes = reaped.removed, "trash removed");
-            }
-            reaped.trouble.into_iter().for_each(failed);
-            let count = VolumeCount { live: reaped.volumes, trash: reaped.waiting };
-            counts.lock().unwrap_or_else(PoisonError::into_inner).insert(place, count);
-        }
-        Err(trouble) => failed(trouble),
-    }
 }

@@ -49,6 +49,8 @@ pub struct Settings {
     pub reap_interval: Duration,
     /// The nodes that volumes may be published to; `None`: any.
     pub known_nodes: Option<BTreeSet<String>>,
+    /// What to ask the cluster's API server for; `None`: it is not used.
+    pub kubernetes: Option<KubernetesSettings>,
     /// Where to serve health and metrics.
     pub admin: Option<SocketAddr>,
     /// How long requests may take to finish after SIGTERM.
@@ -66,6 +68,15 @@ pub struct NodeSettings {
     pub max_volumes: Option<u64>,
     /// Where it stands.
     pub topology: BTreeMap<String, String>,
+}
+
+/// What a controller asks the cluster's API server for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// Whether the start-up taint is taken off nodes.
+    pub startup_taint: bool,
+    /// Namespace and name of the Lease without which no trash is emptied.
+    pub lease: Option<(String, String)>,
 }
 
 /// Where volumes live.
@@ -185,9 +196,9 @@ impl Settings {
         let is_controller = controller.is_some();
         let node = node.map(node_settings).transpose()?;
         // A node that serves alone reaps nothing; the values are never read.
-        let (known_nodes, trash_lifetime, reap_interval) = match controller {
+        let (known_nodes, trash_lifetime, reap_interval, kubernetes) = match controller {
             Some(flags) => controller_settings(flags, node.as_ref())?,
-            None => (None, Duration::ZERO, Duration::MAX),
+            None => (None, Duration::ZERO, Duration::MAX, None),
         };
         Ok(Self {
             controller: is_controller,
@@ -203,6 +214,7 @@ impl Settings {
             trash_lifetime,
             reap_interval,
             known_nodes,
+            kubernetes,
             admin,
             grace,
             log: LogSettings::from(log),
@@ -274,7 +286,7 @@ fn known_exports(shares: &[String]) -> Result<Vec<(Export, MountOptions)>, Setti
     Ok(exports)
 }
 
-type ControllerSettings = (Option<BTreeSet<String>>, Duration, Duration);
+type ControllerSettings = (Option<BTreeSet<String>>, Duration, Duration, Option<KubernetesSettings>);
 
 /// A process that is controller and node at once is one machine, so it knows that one node even where none is named: a
 /// volume published to another would be reachable nowhere.
@@ -282,7 +294,8 @@ fn controller_settings(
     flags: ControllerFlags,
     node: Option<&NodeSettings>,
 ) -> Result<ControllerSettings, SettingsError> {
-    let ControllerFlags { known_node, trash_lifetime, reap_interval } = flags;
+    let ControllerFlags { known_node, trash_lifetime, reap_interval, kubernetes, startup_taint, lease } =
+        flags;
     for id in &known_node {
         check_node_id("known-node", id)?;
     }
@@ -290,7 +303,25 @@ fn controller_settings(
         return Err(refuse("reap-interval", &format!("{reap_interval:?}"), "it must be 1s or more"));
     }
     let known: BTreeSet<String> = known_node.into_iter().chain(node.map(|node| node.id.clone())).collect();
-    Ok((Some(known).filter(|known| !known.is_empty()), trash_lifetime, reap_interval))
+    for (flag, given) in [("startup-taint", startup_taint), ("lease", lease.is_some())] {
+        if given && !kubernetes {
+            return Err(SettingsError::Needs(flag, "kubernetes"));
+        }
+    }
+    let lease = lease.as_deref().map(lease_name).transpose()?;
+    let kubernetes = kubernetes.then_some(KubernetesSettings { startup_taint, lease });
+    Ok((Some(known).filter(|known| !known.is_empty()), trash_lifetime, reap_interval, kubernetes))
+}
+
+/// Namespace and name of a Lease. What else is wrong with either, the API server says.
+fn lease_name(text: &str) -> Result<(String, String), SettingsError> {
+    let legal = |part: &str| is_label(part) && !part.contains('_') && !part.contains(char::is_uppercase);
+    match text.split_once('/') {
+        Some((namespace, name)) if legal(namespace) && legal(name) => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(refuse("lease", text, "it must be NAMESPACE/NAME, such as kuration-system/nfs-reaper")),
+    }
 }
 
 fn node_settings(flags: NodeFlags) -> Result<NodeSettings, SettingsError> {

@@ -34,3 +34,5 @@ mod pool;
 mod refusals;
 #[path = "nfs/trash.rs"]
 mod trash;
+#[path = "nfs/trial.rs"]
+mod trial;

@@ -10,6 +10,7 @@ use super::pending::{Limits, alone};
 use super::proto::{self, controller_server, controller_service_capability};
 use crate::backend::{Handle, Place, Position, Volumes};
 use crate::inflight::InFlight;
+use crate::plan;
 use crate::telemetry::name_volume;
 use crate::volume::{
     AllowedServers, Export, Key, Kind, MountOptions, Publication, SecretOptions, Volume, VolumeId,
@@ -121,13 +122,17 @@ impl Controller {
         let Some(wish) = wish.filter(|wish| !wish.requisite.is_empty() && !self.topology.is_empty()) else {
             return Ok(());
         };
-        let here = |topology: &proto::Topology| {
-            topology.segments.iter().all(|(key, value)| self.topology.get(key) == Some(value))
-        };
-        if wish.requisite.iter().any(here) {
+        // What is preferred binds nobody: there is one place to choose from. The provisioner answers this code by asking the
+        // scheduler for another node, where the class waits for the first consumer.
+        if wish.requisite.iter().any(|topology| plan::lies_within(&self.topology, &topology.segments)) {
             return Ok(());
         }
-        Err(Status::resource_exhausted(format!("volumes can be had only where {:?}", self.topology)))
+        let here: Vec<String> = self.topology.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Err(Status::resource_exhausted(format!(
+            "this pool's volumes can be used only where {}, and none was asked for there: run the pod there, or mend the class' \
+             allowedTopologies",
+            here.join(", ")
+        )))
     }
 }
 
@@ -301,8 +306,7 @@ impl controller_server::Controller for Controller {
             ask::capabilities(&request.volume_capabilities)?;
         }
         let elsewhere = request.accessible_topology.is_some_and(|asked| {
-            !self.topology.is_empty()
-                && !asked.segments.iter().all(|(key, value)| self.topology.get(key) == Some(value))
+            !self.topology.is_empty() && !plan::lies_within(&self.topology, &asked.segments)
         });
         let named = request.parameters.keys().any(|key| key.eq_ignore_ascii_case("server"));
         let place = match self.volumes.backend().kind() {

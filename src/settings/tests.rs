@@ -115,6 +115,11 @@ fn what_makes_no_sense_is_refused_with_the_flag_and_the_reason() {
         ("all --topology zone=", "topology", "1 to 63"),
         ("all --operation-timeout 5ms", "operation-timeout", "1s"),
         ("all --reap-interval 0", "reap-interval", "1s"),
+        ("all --startup-taint", "startup-taint", "needs --kubernetes"),
+        ("controller --lease a/b", "lease", "needs --kubernetes"),
+        ("controller --kubernetes --lease reaper", "lease", "NAMESPACE/NAME"),
+        ("controller --kubernetes --lease a/B", "lease", "NAMESPACE/NAME"),
+        ("controller --kubernetes --lease a/b/c", "lease", "NAMESPACE/NAME"),
         ("all --v 11", "--v", "0..=10"),
         ("node --grace soon", "--grace", "30s"),
     ] {
