@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::args::{
     AllArgs, BackendFlags, ControllerArgs, ControllerFlags, LogFlags, NodeArgs, NodeFlags, SharedFlags,
 };
-use crate::volume::{Export, MountOptions, has_control};
+use crate::volume::{AllowedServers, Export, MountOptions, has_control};
 use node::node_settings;
 
 pub use crate::args::{LogFormat, PoolFilesystem};
@@ -39,6 +39,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Where volumes live.
     pub backend: BackendSettings,
+    /// The servers that requests may name.
+    pub servers: AllowedServers,
     /// What every mount begins with.
     pub mount_options: MountOptions,
     /// How long one operation may take.
@@ -49,12 +51,23 @@ pub struct Settings {
     pub reap_interval: Duration,
     /// The nodes that volumes may be published to; `None`: any.
     pub known_nodes: Option<BTreeSet<String>>,
+    /// What to ask the cluster's API server for; `None`: it is not used.
+    pub kubernetes: Option<KubernetesSettings>,
     /// Where to serve health and metrics.
     pub admin: Option<SocketAddr>,
     /// How long requests may take to finish after SIGTERM.
     pub grace: Duration,
     /// What to log.
     pub log: LogSettings,
+}
+
+/// What a controller asks the cluster's API server for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// Whether the start-up taint is taken off nodes.
+    pub startup_taint: bool,
+    /// Namespace and name of the Lease without which no trash is emptied.
+    pub lease: Option<(String, String)>,
 }
 
 /// Where volumes live.
@@ -158,7 +171,7 @@ impl Settings {
             "endpoint",
             "say where to serve CSI, for example unix:///run/kuration/csi.sock",
         ))?;
-        let (backend, mount_options) = backend_settings(backend)?;
+        let (backend, servers, mount_options) = backend_settings(backend)?;
         let default_name = match backend {
             BackendSettings::Share { .. } => SHARE_DRIVER,
             BackendSettings::Pool { .. } => POOL_DRIVER,
@@ -176,9 +189,9 @@ impl Settings {
         let driver_name = check_driver_name(driver_name.unwrap_or_else(|| default_name.to_owned()))?;
         let node = node.map(|flags| node_settings(flags, &endpoint, &driver_name, &backend)).transpose()?;
         // A node that serves alone reaps nothing; the values are never read.
-        let (known_nodes, trash_lifetime, reap_interval) = match controller {
+        let (known_nodes, trash_lifetime, reap_interval, kubernetes) = match controller {
             Some(flags) => controller_settings(flags, node.as_ref())?,
-            None => (None, Duration::ZERO, Duration::MAX),
+            None => (None, Duration::ZERO, Duration::MAX, None),
         };
         Ok(Self {
             controller: is_controller,
@@ -188,11 +201,13 @@ impl Settings {
             installation: check_installation(installation)?,
             state_dir: absolute("state-dir", state_dir)?,
             backend,
+            servers,
             mount_options,
             operation_timeout,
             trash_lifetime,
             reap_interval,
             known_nodes,
+            kubernetes,
             admin,
             grace,
             log: LogSettings::from(log),
@@ -207,8 +222,13 @@ impl From<LogFlags> for LogSettings {
     }
 }
 
-fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOptions), SettingsError> {
-    let BackendFlags { share, mount_options, pool, pool_image, pool_filesystem, overcommit } = flags;
+fn backend_settings(
+    flags: BackendFlags,
+) -> Result<(BackendSettings, AllowedServers, MountOptions), SettingsError> {
+    let BackendFlags { share, allow_server, mount_options, pool, pool_image, pool_filesystem, overcommit } =
+        flags;
+    let pattern = |text: &String| text.parse().map_err(|why| refuse("allow-server", text, why));
+    let servers = AllowedServers::new(allow_server.iter().map(pattern).collect::<Result<_, _>>()?);
     let text = mount_options.unwrap_or_default();
     let mount_options = MountOptions::parse([&text]).map_err(|why| refuse("mount-options", &text, why))?;
     let Some(directory) = pool else {
@@ -221,8 +241,11 @@ fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOption
                 return Err(SettingsError::Needs(flag, "pool"));
             }
         }
-        return Ok((BackendSettings::Share { exports: known_exports(&share)? }, mount_options));
+        return Ok((BackendSettings::Share { exports: known_exports(&share)? }, servers, mount_options));
     };
+    if !allow_server.is_empty() {
+        return Err(SettingsError::Both("pool", "allow-server"));
+    }
     if !share.is_empty() {
         return Err(SettingsError::Both("pool", "share"));
     }
@@ -239,7 +262,7 @@ fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOption
         filesystem: pool_filesystem.unwrap_or_default(),
         overcommit,
     };
-    Ok((backend, mount_options))
+    Ok((backend, servers, mount_options))
 }
 
 fn known_exports(shares: &[String]) -> Result<Vec<(Export, MountOptions)>, SettingsError> {
@@ -262,7 +285,7 @@ fn known_export(flag: &'static str, share: &str) -> Result<(Export, MountOptions
     Ok((export, options))
 }
 
-type ControllerSettings = (Option<BTreeSet<String>>, Duration, Duration);
+type ControllerSettings = (Option<BTreeSet<String>>, Duration, Duration, Option<KubernetesSettings>);
 
 /// A process that is controller and node at once is one machine, so it knows that one node even where none is named: a
 /// volume published to another would be reachable nowhere.
@@ -270,7 +293,8 @@ fn controller_settings(
     flags: ControllerFlags,
     node: Option<&NodeSettings>,
 ) -> Result<ControllerSettings, SettingsError> {
-    let ControllerFlags { known_node, trash_lifetime, reap_interval } = flags;
+    let ControllerFlags { known_node, trash_lifetime, reap_interval, kubernetes, startup_taint, lease } =
+        flags;
     for id in &known_node {
         check_node_id("known-node", id)?;
     }
@@ -278,7 +302,25 @@ fn controller_settings(
         return Err(refuse("reap-interval", &format!("{reap_interval:?}"), "it must be 1s or more"));
     }
     let known: BTreeSet<String> = known_node.into_iter().chain(node.map(|node| node.id.clone())).collect();
-    Ok((Some(known).filter(|known| !known.is_empty()), trash_lifetime, reap_interval))
+    for (flag, given) in [("startup-taint", startup_taint), ("lease", lease.is_some())] {
+        if given && !kubernetes {
+            return Err(SettingsError::Needs(flag, "kubernetes"));
+        }
+    }
+    let lease = lease.as_deref().map(lease_name).transpose()?;
+    let kubernetes = kubernetes.then_some(KubernetesSettings { startup_taint, lease });
+    Ok((Some(known).filter(|known| !known.is_empty()), trash_lifetime, reap_interval, kubernetes))
+}
+
+/// Namespace and name of a Lease. What else is wrong with either, the API server says.
+fn lease_name(text: &str) -> Result<(String, String), SettingsError> {
+    let legal = |part: &str| is_label(part) && !part.contains('_') && !part.contains(char::is_uppercase);
+    match text.split_once('/') {
+        Some((namespace, name)) if legal(namespace) && legal(name) => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(refuse("lease", text, "it must be NAMESPACE/NAME, such as kuration-system/nfs-reaper")),
+    }
 }
 
 /// What `sockaddr_un` holds beside its NUL, in bytes.

@@ -40,3 +40,5 @@ mod refusals;
 mod static_volumes;
 #[path = "nfs/trash.rs"]
 mod trash;
+#[path = "nfs/trial.rs"]
+mod trial;

@@ -19,7 +19,8 @@ use crate::mount::{Mounter, ResolveError, table};
 use crate::plan::{self, NodePublish, NodeStage, Origin};
 use crate::telemetry::{Metrics, name_volume};
 use crate::volume::{
-    Access, Capability, ExportName, Inline, Kind, MountOptions, SecretOptions, Usage, VolumeId,
+    Access, AllowedServers, Capability, ExportName, Inline, Kind, MountOptions, SecretOptions, Usage,
+    VolumeId,
 };
 
 /// The Node service.
@@ -33,6 +34,8 @@ pub struct Node {
     pub topology: BTreeMap<String, String>,
     /// The volumes; a pool's are on this machine.
     pub volumes: Volumes,
+    /// The servers that a volume's context may name.
+    pub servers: AllowedServers,
     /// Options that every mount begins with.
     pub defaults: MountOptions,
     /// Its mounts.
@@ -98,7 +101,11 @@ impl Node {
         attributes.read_only |= ask.access.reads_only();
         let files = match self.is_pool() {
             true => Files::Here(self.local(&ask.volume_id).await?),
-            false => Files::There(Source::parse(&ask.context)?),
+            false => {
+                let source = Source::parse(&ask.context)?;
+                self.servers.check(&source.export)?;
+                Files::There(source)
+            }
         };
         let known = self.staged.of(&ask.volume_id).filter(|known| known.staging == staging);
         match plan::node_stage(&files.origin(), &staging, attributes.read_only, &table()?) {
