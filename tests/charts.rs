@@ -297,6 +297,8 @@ fn privileges_are_those_that_mounting_takes() {
             let whose = format!("{component}/{name}");
             let context = &container["securityContext"];
             assert_eq!(context["readOnlyRootFilesystem"], true, "{whose}");
+            // The image's own user is nobody, and the driver's socket is root's.
+            assert_eq!(context["runAsUser"], 0, "{whose}");
             let mounts_for_others = name == "kuration" && component != "nfs-controller";
             assert_eq!(context["privileged"] == true, mounts_for_others, "{whose}");
             if !mounts_for_others {
