@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::service::Routes;
@@ -19,6 +19,7 @@ use crate::backend::{Backend, Place, Trouble, Volumes};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
+use crate::csi::registration::{Registrar, RegistrationError, Standing};
 use crate::csi::{self, Limits, Readiness, serve};
 use crate::mount::Mounter;
 use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
@@ -51,6 +52,9 @@ pub enum RunError {
     /// Its socket, while serving.
     #[error("serving CSI: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// The kubelet.
+    #[error("{0}")]
+    Registration(#[from] RegistrationError),
     /// Signals.
     #[error("signals can't be received: {0}")]
     Signal(std::io::Error),
@@ -167,7 +171,9 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         tokio::spawn(reap(volumes.clone(), metrics.clone(), trash_lifetime, reap_interval));
     }
     let mut mounter = None;
-    if let Some(NodeSettings { id, max_volumes, topology }) = node {
+    let mut registration = None;
+    if let Some(NodeSettings { id, max_volumes, topology, registration: asked }) = node {
+        registration = asked;
         routes = routes.add_service(NodeServer::new(csi::Node {
             id,
             max_volumes,
@@ -187,8 +193,12 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         target: logs::ALWAYS, driver = driver_name, version = env!("CARGO_PKG_VERSION"),
         endpoint = %endpoint.display(), "serving CSI 1.13"
     );
+    let registrar = registration
+        .map(|asked| Registrar::open(&asked.directory, driver_name, asked.endpoint))
+        .transpose()?;
     if let Some(admin) = admin {
-        tokio::spawn(serve_admin(admin, metrics.clone(), readiness, stop.clone()));
+        let standing = registrar.as_ref().map(Registrar::standing);
+        tokio::spawn(serve_admin(admin, metrics.clone(), readiness, standing, stop.clone()));
     }
     tokio::spawn(keep_ready(volumes, controller, ready));
     tokio::spawn(async move {
@@ -198,7 +208,25 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
             mounter.iter().for_each(Mounter::retire);
         }
     });
-    serve::serve(routes, listener, metrics, ended(stop), grace).await?;
+    let (alive, over) = oneshot::channel::<()>();
+    let registering = registrar.map(|registrar| {
+        let stop = ended(stop.clone());
+        tokio::spawn(async move {
+            let _alive = alive;
+            registrar.serve(stop).await
+        })
+    });
+    // A registration that ended, however it did, ends the driver: without the kubelet nobody asks it anything.
+    let end = async {
+        match &registering {
+            Some(_) => drop(over.await),
+            None => ended(stop).await,
+        }
+    };
+    serve::serve(routes, listener, metrics, end, grace).await?;
+    if let Some(registering) = registering {
+        registering.await.map_err(|error| RunError::Child(std::io::Error::other(error)))??;
+    }
     tracing::info!(target: logs::ALWAYS, "stopped");
     Ok(())
 }
@@ -243,19 +271,36 @@ async fn serve_admin(
     admin: Admin,
     metrics: Metrics,
     readiness: watch::Receiver<Readiness>,
+    standing: Option<watch::Receiver<Standing>>,
     stop: watch::Receiver<bool>,
 ) {
     let (sender, ready) = watch::channel(Err("starting".to_owned()));
     let mut from = readiness;
     let follow = async move {
+        // Where nobody is to be registered, nothing ever changes about that.
+        let (_kept, mut standing) = match standing {
+            Some(standing) => (None, standing),
+            None => {
+                let (sender, standing) = watch::channel(Standing::Accepted);
+                (Some(sender), standing)
+            }
+        };
         loop {
-            let now = match &*from.borrow_and_update() {
-                Readiness::Starting => Err("starting".to_owned()),
-                Readiness::Ready => Ok(()),
-                Readiness::Unfit(why) => Err(why.clone()),
+            let now = match (&*from.borrow_and_update(), &*standing.borrow_and_update()) {
+                (Readiness::Starting, _) => Err("starting".to_owned()),
+                (Readiness::Unfit(why), _) => Err(why.clone()),
+                (Readiness::Ready, Standing::Accepted) => Ok(()),
+                (Readiness::Ready, Standing::Waiting) => {
+                    Err("the kubelet has not registered this driver yet".to_owned())
+                }
+                (Readiness::Ready, Standing::Refused(why)) => Err(why.clone()),
             };
             drop(sender.send_replace(now));
-            if from.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = from.changed() => changed,
+                changed = standing.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::args::{
@@ -64,6 +64,17 @@ pub struct NodeSettings {
     pub max_volumes: Option<u64>,
     /// Where it stands.
     pub topology: BTreeMap<String, String>,
+    /// How it makes itself known to the kubelet, if it does that itself.
+    pub registration: Option<RegistrationSettings>,
+}
+
+/// How a node makes itself known to the kubelet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistrationSettings {
+    /// The kubelet's directory of plugins, as this process sees it; absolute.
+    pub directory: PathBuf,
+    /// The CSI socket, as the kubelet sees it; absolute.
+    pub endpoint: PathBuf,
 }
 
 /// Where volumes live.
@@ -181,7 +192,9 @@ impl Settings {
             ));
         }
         let is_controller = controller.is_some();
-        let node = node.map(node_settings).transpose()?;
+        let endpoint = socket_path(&endpoint)?;
+        let driver_name = check_driver_name(driver_name.unwrap_or_else(|| default_name.to_owned()))?;
+        let node = node.map(|flags| node_settings(flags, &endpoint, &driver_name)).transpose()?;
         // A node that serves alone reaps nothing; the values are never read.
         let (known_nodes, trash_lifetime, reap_interval) = match controller {
             Some(flags) => controller_settings(flags, node.as_ref())?,
@@ -190,8 +203,8 @@ impl Settings {
         Ok(Self {
             controller: is_controller,
             node,
-            endpoint: socket_path(&endpoint)?,
-            driver_name: check_driver_name(driver_name.unwrap_or_else(|| default_name.to_owned()))?,
+            endpoint,
+            driver_name,
             installation: check_installation(installation)?,
             state_dir: absolute("state-dir", state_dir)?,
             backend,
@@ -282,8 +295,12 @@ fn controller_settings(
     Ok((Some(known).filter(|known| !known.is_empty()), trash_lifetime, reap_interval))
 }
 
-fn node_settings(flags: NodeFlags) -> Result<NodeSettings, SettingsError> {
-    let NodeFlags { node_id, max_volumes_per_node, topology } = flags;
+fn node_settings(
+    flags: NodeFlags,
+    endpoint: &Path,
+    driver_name: &str,
+) -> Result<NodeSettings, SettingsError> {
+    let NodeFlags { node_id, max_volumes_per_node, topology, kubelet_registration, kubelet_endpoint } = flags;
     check_node_id("node-id", &node_id)?;
     let mut segments = BTreeMap::new();
     for Pair { key, value } in topology {
@@ -295,10 +312,41 @@ fn node_settings(flags: NodeFlags) -> Result<NodeSettings, SettingsError> {
         segments.insert(key, value);
     }
     let max_volumes = Some(max_volumes_per_node).filter(|&limit| limit > 0);
-    Ok(NodeSettings { id: node_id, max_volumes, topology: segments })
+    let registration = match (kubelet_registration, kubelet_endpoint) {
+        (Some(directory), seen) => Some(registration_settings(directory, seen, endpoint, driver_name)?),
+        (None, Some(_)) => return Err(SettingsError::Needs("kubelet-endpoint", "kubelet-registration")),
+        (None, None) => None,
+    };
+    Ok(NodeSettings { id: node_id, max_volumes, topology: segments, registration })
 }
 
-/// The path of an endpoint. 107 bytes is what `sockaddr_un` holds beside its NUL.
+fn registration_settings(
+    directory: PathBuf,
+    seen: Option<PathBuf>,
+    endpoint: &Path,
+    driver_name: &str,
+) -> Result<RegistrationSettings, SettingsError> {
+    let directory = absolute("kubelet-registration", directory)?;
+    let socket = crate::csi::registration::socket(&directory, driver_name);
+    if socket.as_os_str().len() > LONGEST_SOCKET {
+        let why = format!("the socket {} would be longer than {LONGEST_SOCKET} bytes", socket.display());
+        return Err(refuse("kubelet-registration", &directory.to_string_lossy(), why));
+    }
+    let endpoint = match seen {
+        None => endpoint.to_owned(),
+        Some(path) if path.is_absolute() => path,
+        Some(path) => {
+            let why = "it must be an absolute path on the host, such as /var/lib/kubelet/plugins/nfs.csi.kuration.io/csi.sock";
+            return Err(refuse("kubelet-endpoint", &path.to_string_lossy(), why));
+        }
+    };
+    Ok(RegistrationSettings { directory, endpoint })
+}
+
+/// What `sockaddr_un` holds beside its NUL, in bytes.
+const LONGEST_SOCKET: usize = 107;
+
+/// The path of an endpoint.
 fn socket_path(endpoint: &str) -> Result<PathBuf, SettingsError> {
     let refused = |why| Err(refuse("endpoint", endpoint, why));
     match endpoint.strip_prefix("unix://") {
@@ -307,7 +355,9 @@ fn socket_path(endpoint: &str) -> Result<PathBuf, SettingsError> {
             refused("the path must be absolute: unix:///run/kuration/csi.sock")
         }
         Some(path) if path.ends_with('/') || has_control(path) => refused("the path must name a file"),
-        Some(path) if path.len() > 107 => refused("the path of a socket is 107 bytes long at most"),
+        Some(path) if path.len() > LONGEST_SOCKET => {
+            refused("the path of a socket is 107 bytes long at most")
+        }
         Some(path) => Ok(PathBuf::from(path)),
     }
 }

@@ -6,6 +6,7 @@ mod identity;
 mod node;
 mod pending;
 pub mod proto;
+pub mod registration;
 pub mod serve;
 mod staged;
 pub mod status;
