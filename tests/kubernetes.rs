@@ -13,7 +13,9 @@
 mod kubernetes {
     pub mod claims;
     pub mod driver;
+    pub mod expansion;
     pub mod objects;
+    pub mod phases;
     pub mod site;
     pub mod space;
 }

@@ -75,18 +75,21 @@ pub async fn make_classes(client: &Client, site: &Site) {
     }
 }
 
-/// Makes each case a test for every driver, in a module that names it.
+/// Makes each case a test for every driver, in a module that names it; and more for one of them alone.
 #[macro_export]
 macro_rules! for_every_driver {
     ($($case:ident),* $(,)?) => {
-        $crate::for_drivers!(pool: Pool; $($case),*);
-        $crate::for_drivers!(share: Share; $($case),*);
+        $crate::for_every_driver!($($case),*; pool: ; share: );
+    };
+    ($($case:ident),*; pool: $($pool:ident),*; share: $($share:ident),*) => {
+        $crate::for_driver!(pool: Pool; $($case,)* $($pool),*);
+        $crate::for_driver!(share: Share; $($case,)* $($share),*);
     };
 }
 
 /// Makes each case a test for one driver.
 #[macro_export]
-macro_rules! for_drivers {
+macro_rules! for_driver {
     ($module:ident: $driver:ident; $($case:ident),* $(,)?) => {
         mod $module {
             $(

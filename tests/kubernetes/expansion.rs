@@ -82,14 +82,20 @@ fn watch<K>(
     steps: impl Fn(&K) -> Vec<Step> + Send + 'static,
 ) -> tokio::task::JoinHandle<()>
 where
-    K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
+    K: kube::Resource<DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + 'static,
 {
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
     let objects = watcher(api, only).default_backoff().touched_objects();
     tokio::spawn(async move {
         let mut objects = objects.into_stream().boxed();
         while let Ok(Some(object)) = objects.try_next().await {
-            let version = object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
+            let version =
+                object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
             seen.lock().unwrap().extend(steps(&object).into_iter().map(|step| (version, step)));
         }
     })
@@ -106,7 +112,9 @@ async fn a_mounted_claim_grows_step_by_step(space: &Space) {
     space.sh("pod", "echo kept > /data/note").await;
     let steps = Steps::watch(space, "data", &volume, "128Mi");
     space.resize("data", "128Mi").await;
-    space.until(space.api::<PersistentVolumeClaim>(), "data", "has 128Mi", |claim| capacity(claim) == "128Mi").await;
+    space
+        .until(space.api::<PersistentVolumeClaim>(), "data", "has 128Mi", |claim| capacity(claim) == "128Mi")
+        .await;
     space.event("PersistentVolumeClaim", "data", &["External resizer is resizing volume"]).await;
     space.event("PersistentVolumeClaim", "data", &["Require file system resize of volume on node"]).await;
     // The kubelet's call of NodeExpandVolume.
@@ -140,7 +148,9 @@ async fn a_claim_that_no_pod_uses_grows_at_its_next_mount(space: &Space) {
     assert_eq!(capacity(&pending.await), "64Mi", "the claim has grown before a node has seen it");
     space.pod("pod", "data", json!({})).await;
     space.running("pod").await;
-    space.until(space.api::<PersistentVolumeClaim>(), "data", "has 128Mi", |claim| capacity(claim) == "128Mi").await;
+    space
+        .until(space.api::<PersistentVolumeClaim>(), "data", "has 128Mi", |claim| capacity(claim) == "128Mi")
+        .await;
 }
 
 async fn a_claim_does_not_shrink(space: &Space) {

@@ -87,6 +87,11 @@ impl Space {
         Self { client, site, driver, name }
     }
 
+    /// A second namespace for this case.
+    pub async fn beside(&self) -> Self {
+        Self::open(self.client.clone(), self.site.clone(), self.driver).await
+    }
+
     /// The objects of a kind in this namespace.
     pub fn api<K>(&self) -> Api<K>
     where
@@ -347,7 +352,7 @@ impl Space {
     }
 
     /// Removes everything, without asking how it went: for the next case's sake.
-    async fn close(&self) {
+    pub async fn close(&self) {
         let now = DeleteParams::default();
         for class in self.all::<StorageClass>().list_metadata(&Default::default()).await.into_iter().flatten()
         {
