@@ -12,6 +12,7 @@
 //! | [`csi`] | the porch: CSI requests and answers; the only room that knows gRPC |
 //! | [`telemetry`] | logs, metrics, health |
 //! | [`client`], [`trial`], [`bench`](mod@bench) | the other side of CSI: `kuration try` and `kuration bench` |
+//! | [`privilege`] | what a process may do, cut down at its start |
 //! | [`args`], [`settings`], [`run`] | flags as typed, flags as meant, and what they set going |
 
 pub mod args;
@@ -24,6 +25,7 @@ pub mod fault;
 pub mod inflight;
 pub mod mount;
 pub mod plan;
+pub mod privilege;
 pub mod run;
 pub mod settings;
 pub mod telemetry;

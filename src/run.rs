@@ -22,6 +22,7 @@ use crate::csi::proto::node_server::NodeServer;
 use crate::csi::registration::{Registrar, RegistrationError, Standing};
 use crate::csi::{self, Limits, Readiness, serve};
 use crate::mount::Mounter;
+use crate::privilege::{self, Work};
 use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
 use crate::telemetry::admin::AdminError;
 use crate::telemetry::metrics::VolumeCount;
@@ -46,6 +47,9 @@ pub enum RunError {
     /// Its state directory.
     #[error("--state-dir {0}: {1}")]
     State(String, std::io::Error),
+    /// Its capabilities.
+    #[error("capabilities can't be given up: {0}")]
+    Privilege(std::io::Error),
     /// Its children.
     #[error("a child process can't be started: {0}")]
     Child(std::io::Error),
@@ -72,11 +76,25 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 pub fn driver<E: Error + 'static>(settings: Result<Settings, E>) -> Done {
     let settings = settings?;
     logs::init(&settings.log)?;
+    // Before any thread is there, since each has its own.
+    if !privilege::confine(work(&settings)).map_err(RunError::Privilege)? {
+        tracing::debug!("the bounding set of capabilities stays as it is: CAP_SETPCAP is missing");
+    }
     let runtime = runtime()?;
     let done = runtime.block_on(serve_csi(settings));
     // What still hangs is left to the end of the process, which nothing holds up.
     runtime.shutdown_background();
     done.map(|()| true).map_err(Into::into)
+}
+
+/// What a process does that needs more than being root.
+fn work(settings: &Settings) -> Work {
+    let pool = matches!(settings.backend, BackendSettings::Pool { .. });
+    Work {
+        volumes: settings.controller || pool,
+        image: matches!(settings.backend, BackendSettings::Pool { image: Some(_), .. }),
+        low_port: settings.admin.is_some_and(|address| address.port() < 1024),
+    }
 }
 
 /// Runs `kuration try`.

@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plan", &["volume", "mount::table"]),
     ("fault", &[]),
     ("inflight", &[]),
+    ("privilege", &[]),
     ("child", &[]),
     ("mount", &["child", "volume", "fault"]),
     ("backend", &["mount", "child", "volume", "plan", "fault"]),
