@@ -32,5 +32,7 @@ mod outage;
 mod pool;
 #[path = "nfs/refusals.rs"]
 mod refusals;
+#[path = "nfs/static_volumes.rs"]
+mod static_volumes;
 #[path = "nfs/trash.rs"]
 mod trash;

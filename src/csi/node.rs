@@ -221,7 +221,9 @@ impl Node {
                     entry.is_nfs() && below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
                 }
                 Ok(VolumeId::Share { export: ExportName::Hashed(_), .. }) => entry.is_nfs(),
-                Ok(VolumeId::Pool { .. }) | Err(_) => false,
+                // A static volume's handle says nothing.
+                Err(_) => entry.is_nfs(),
+                Ok(VolumeId::Pool { .. }) => false,
             },
         };
         if shown { Ok((path.clone(), entry.clone())) } else { Err(nothing()) }
@@ -426,15 +428,22 @@ impl node_server::Node for Node {
             let enforced = self.volumes.backend().enforcement().is_ok();
             let usage = self.volumes.backend().usage(local).await?;
             if enforced { usage.total } else { recorded }
-        } else {
+        } else if ask::is_ours(volume_id) {
             // The size of a share's volume is a number in its record, which the controller has moved; that the mount is
             // there and answers is what this node can confirm.
             self.mounter.measure(&mounted.0).await?;
             wanted
+        } else {
+            // A static volume is as large as its export.
+            self.mounter.measure(&mounted.0).await?.total
         };
         if seen < wanted {
+            let remedy = match ask::is_ours(volume_id) {
+                true => "expand the volume at the controller first",
+                false => "a static volume's size is its server's, and not changed here",
+            };
             return Err(Status::failed_precondition(format!(
-                "this node sees {seen} bytes, and {wanted} are asked for: expand the volume at the controller first"
+                "this node sees {seen} bytes, and {wanted} are asked for: {remedy}"
             )));
         }
         let capacity_bytes =
