@@ -1,0 +1,3 @@
+{{/* What the schema can't say: values that contradict each other. */}}
+{{- define "kuration.checks" -}}
+{{- end -}}
