@@ -14,8 +14,11 @@ mod kubernetes {
     pub mod claims;
     pub mod driver;
     pub mod expansion;
+    pub mod node;
     pub mod objects;
     pub mod phases;
+    pub mod pods;
+    pub mod refusals;
     pub mod site;
     pub mod space;
 }

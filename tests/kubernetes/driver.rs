@@ -55,7 +55,7 @@ impl Driver {
             "allowVolumeExpansion": true,
         });
         if self == Self::Share3 {
-            class["mountOptions"] = json!(["vers=3"]);
+            class["mountOptions"] = json!(["vers=3", "nolock"]);
         }
         objects::lay_over(&mut class, more);
         objects::typed(class)

@@ -116,11 +116,10 @@ impl Site {
     /// The values that the suite installs.
     pub fn values(&self) -> Value {
         json!({
-            "startupTaint": true,
             "nfs": {
                 "enabled": true,
                 // Only there can an export be mounted.
-                "controller": { "replicas": 2, "nodeSelector": objects::on(&self.nfs_nodes[0]) },
+                "controller": { "replicas": 2, "affinity": objects::among(&self.nfs_nodes) },
                 "node": { "affinity": objects::among(&self.nfs_nodes) },
                 "inline": { "enabled": false },
             },

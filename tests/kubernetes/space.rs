@@ -71,9 +71,21 @@ async fn within_a_space(driver: Driver, case: impl AsyncFnOnce(&Space)) {
     space.close().await;
 }
 
-/// The reason of a panic or a failed call, in words.
+/// An error as a message.
 fn words(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// An object as it stands, for a message.
+async fn found<K>(api: &Api<K>, name: &str) -> String
+where
+    K: Clone + Debug + DeserializeOwned + Serialize + Resource<DynamicType = ()>,
+{
+    let mut object = api.get_opt(name).await.ok().flatten();
+    if let Some(object) = &mut object {
+        object.meta_mut().managed_fields = None;
+    }
+    serde_json::to_string(&object).unwrap_or_default()
 }
 
 impl Space {
@@ -187,7 +199,7 @@ impl Space {
     /// Waits until an object is as it should be.
     pub async fn until<K>(&self, api: Api<K>, name: &str, what: &str, so: impl Fn(&K) -> bool) -> K
     where
-        K: Clone + Debug + Send + DeserializeOwned + Resource<DynamicType = ()> + 'static,
+        K: Clone + Debug + Send + DeserializeOwned + Serialize + Resource<DynamicType = ()> + 'static,
     {
         self.until_within(PATIENCE, api, name, what, so).await
     }
@@ -202,7 +214,7 @@ impl Space {
         so: impl Fn(&K) -> bool,
     ) -> K
     where
-        K: Clone + Debug + Send + DeserializeOwned + Resource<DynamicType = ()> + 'static,
+        K: Clone + Debug + Send + DeserializeOwned + Serialize + Resource<DynamicType = ()> + 'static,
     {
         let so = |object: Option<&K>| object.is_some_and(&so);
         let waited = tokio::time::timeout(patience, async {
@@ -217,10 +229,10 @@ impl Space {
         match waited.await {
             Ok(object) => object,
             Err(_) => panic!(
-                "not in {} s: {} {name} {what}; it is {:#?}",
+                "not in {} s: {} {name} {what}; it is {}",
                 patience.as_secs(),
                 K::kind(&()),
-                api.get_opt(name).await
+                found(&api, name).await
             ),
         }
     }
@@ -228,13 +240,13 @@ impl Space {
     /// Waits until an object is gone, one made anew under its name or not.
     pub async fn gone<K>(&self, api: Api<K>, name: &str, uid: &str)
     where
-        K: Clone + Debug + Send + DeserializeOwned + Resource<DynamicType = ()> + 'static,
+        K: Clone + Debug + Send + DeserializeOwned + Serialize + Resource<DynamicType = ()> + 'static,
     {
         let gone = await_condition(api.clone(), name, conditions::is_deleted(uid));
         match tokio::time::timeout(PATIENCE, gone).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => panic!("watching {name}: {error}"),
-            Err(_) => panic!("{} {name} is still there: {:#?}", K::kind(&()), api.get_opt(name).await),
+            Err(_) => panic!("{} {name} is still there: {}", K::kind(&()), found(&api, name).await),
         }
     }
 
@@ -282,7 +294,7 @@ impl Space {
     /// Deletes an object and waits until it is gone.
     pub async fn delete<K>(&self, api: Api<K>, name: &str)
     where
-        K: Clone + Debug + Send + DeserializeOwned + Resource<DynamicType = ()> + 'static,
+        K: Clone + Debug + Send + DeserializeOwned + Serialize + Resource<DynamicType = ()> + 'static,
     {
         let uid = api.get(name).await.unwrap_or_else(|error| panic!("{name}: {error}")).uid().expect("a uid");
         api.delete(name, &DeleteParams::default()).await.unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -335,7 +347,8 @@ impl Space {
             if left.is_empty() {
                 return;
             }
-            assert!(tokio::time::Instant::now() < deadline, "volumes are left behind: {left:#?}");
+            let names: Vec<String> = left.iter().map(ResourceExt::name_any).collect();
+            assert!(tokio::time::Instant::now() < deadline, "volumes are left behind: {}", names.join(", "));
             tokio::time::sleep(Duration::from_millis(300)).await;
         }
     }
