@@ -20,8 +20,8 @@ use super::driver::Driver;
 use super::objects;
 use super::site::Site;
 
-/// How long anything may take. Seen: a second or two; a machine may be busy with other cases.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take. Seen: a second or two, and a hundred times that on a machine that has too much to do.
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Held by every case, and by one alone where it breaks what the others stand on.
 static FLOOR: RwLock<()> = RwLock::const_new(());
