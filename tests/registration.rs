@@ -31,7 +31,7 @@ impl Kubelet {
     }
 
     fn socket(&self) -> PathBuf {
-        self.directory.path().join(format!("{NAME}-reg.sock"))
+        self.directory.path().join(format!("kuration@{NAME}-reg.sock"))
     }
 
     /// A driver that registers here.

@@ -71,9 +71,13 @@ pub enum RegistrationError {
 }
 
 /// Where the driver `driver_name` is registered, in the kubelet's `directory`. Its watcher ignores names that begin with a
-/// dot, which a driver's name never does.
+/// dot, and no others.
+///
+/// The `@` is needed: the kubelet's gRPC library sends the socket's path as the request's `:authority`, each slash as `%2F`
+/// (grpc-go, clientconn.go, encodeAuthority), and HTTP/2 in Rust refuses an authority with a `%` in its host
+/// (http::uri::Authority) with PROTOCOL_ERROR. What stands before an `@` is a user's name, where it may be.
 pub fn socket(directory: &Path, driver_name: &str) -> PathBuf {
-    directory.join(format!("{driver_name}-reg.sock"))
+    directory.join(format!("kuration@{driver_name}-reg.sock"))
 }
 
 /// A driver that waits for the kubelet.
