@@ -149,6 +149,13 @@ pub struct BackendFlags {
     /// volume whose export is too long to stand in it is found through this list.
     #[arg(long, env = "KURATION_SHARE", value_name = "SERVER:/PATH[,OPTION…]", value_delimiter = ';')]
     pub share: Vec<String>,
+    /// A server that classes and static volumes may name: a host, *.domain, an address or a network (may be repeated).
+    ///
+    /// Where none is given, they may name any. Names are compared with names, in any case, and addresses with addresses: a
+    /// name does not allow the address it stands for, nor an address its names. Volumes that exist already can still be
+    /// deleted.
+    #[arg(long, env = "KURATION_ALLOW_SERVER", value_name = "PATTERN", value_delimiter = ',')]
+    pub allow_server: Vec<String>,
     /// Mount options that every mount begins with; those of the export and of the class come after and win.
     #[arg(long, env = "KURATION_MOUNT_OPTIONS", value_name = "LIST")]
     pub mount_options: Option<String>,
@@ -225,6 +232,19 @@ pub struct ControllerFlags {
     /// How often to look for deleted volumes whose time is over.
     #[arg(long, env = "KURATION_REAP_INTERVAL", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub reap_interval: Duration,
+    /// Use the cluster's API server: by the account of this pod, or by the file that KUBECONFIG names.
+    ///
+    /// Volumes are served all the same while it does not answer.
+    #[arg(long, env = "KURATION_KUBERNETES")]
+    pub kubernetes: bool,
+    /// Take the taint DRIVER/agent-not-ready off a node once the driver is registered there (needs --kubernetes).
+    #[arg(long, env = "KURATION_STARTUP_TAINT")]
+    pub startup_taint: bool,
+    /// Empty the trash only while this process holds this Lease (needs --kubernetes).
+    ///
+    /// It is made if need be. Without it each process looks through the trash, which does no harm.
+    #[arg(long, env = "KURATION_LEASE", value_name = "NAMESPACE/NAME")]
+    pub lease: Option<String>,
 }
 
 /// Flags of a node.
@@ -248,6 +268,17 @@ pub struct NodeFlags {
     /// The endpoint's socket as the kubelet sees it [default: the endpoint's own path].
     #[arg(long, env = "KURATION_KUBELET_ENDPOINT", value_name = "PATH")]
     pub kubelet_endpoint: Option<PathBuf>,
+    /// Allow inline ephemeral volumes, on this export.
+    ///
+    /// A Pod says only how large its volume is; made with the Pod, it is removed with it. All nodes should have the same.
+    #[arg(long, env = "KURATION_INLINE_SHARE", value_name = "SERVER:/PATH[,OPTION…]")]
+    pub inline_share: Option<String>,
+    /// Allow inline ephemeral volumes, in the pool.
+    #[arg(long, env = "KURATION_INLINE_POOL")]
+    pub inline_pool: bool,
+    /// The largest inline volume that a Pod may ask for, and the size of one that asks for none [default: 1GiB].
+    #[arg(long, env = "KURATION_INLINE_LIMIT", value_name = "SIZE", value_parser = size)]
+    pub inline_limit: Option<u64>,
 }
 
 /// Flags of `kuration try`.

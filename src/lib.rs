@@ -10,6 +10,7 @@
 //! | [`mount`] | a node's mounts, and how an export is mounted |
 //! | [`backend`] | where volumes are kept: on shares, or in a pool |
 //! | [`csi`] | the porch: CSI requests and answers; the only room that knows gRPC |
+//! | [`kubernetes`] | what is asked of the cluster's API server |
 //! | [`telemetry`] | logs, metrics, health |
 //! | [`client`], [`trial`], [`bench`](mod@bench) | the other side of CSI: `kuration try` and `kuration bench` |
 //! | [`privilege`] | what a process may do, cut down at its start |
@@ -23,6 +24,7 @@ pub mod client;
 pub mod csi;
 pub mod fault;
 pub mod inflight;
+pub mod kubernetes;
 pub mod mount;
 pub mod plan;
 pub mod privilege;

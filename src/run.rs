@@ -1,21 +1,19 @@
 //! A driver process, from its settings to its end.
 
-use std::collections::HashMap;
 use std::error::Error;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tonic::service::Routes;
 
 use crate::args::{BenchArgs, TryArgs};
 use crate::backend::pool::{Pool, PoolError, image};
 use crate::backend::share::Shares;
-use crate::backend::{Backend, Place, Trouble, Volumes};
+use crate::backend::{Backend, Volumes};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
@@ -23,11 +21,15 @@ use crate::csi::registration::{Registrar, RegistrationError, Standing};
 use crate::csi::{self, Limits, Readiness, serve};
 use crate::mount::Mounter;
 use crate::privilege::{self, Work};
-use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
+use crate::settings::{
+    BackendSettings, InlineSettings, KubernetesSettings, NodeSettings, PoolFilesystem, Settings,
+};
 use crate::telemetry::admin::AdminError;
-use crate::telemetry::metrics::VolumeCount;
 use crate::telemetry::{Admin, Metrics, logs};
-use crate::{bench, child, trial};
+use crate::volume::SecretOptions;
+use crate::{bench, child, kubernetes, trial};
+
+mod reap;
 
 /// Why a driver process can't do its work.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,9 @@ pub enum RunError {
     /// The kubelet.
     #[error("{0}")]
     Registration(#[from] RegistrationError),
+    /// The cluster's API server.
+    #[error("{0}")]
+    Connect(#[from] kubernetes::ConnectError),
     /// Signals.
     #[error("signals can't be received: {0}")]
     Signal(std::io::Error),
@@ -91,7 +96,9 @@ pub fn driver<E: Error + 'static>(settings: Result<Settings, E>) -> Done {
 fn work(settings: &Settings) -> Work {
     let pool = matches!(settings.backend, BackendSettings::Pool { .. });
     Work {
-        volumes: settings.controller || pool,
+        volumes: settings.controller
+            || pool
+            || settings.node.as_ref().is_some_and(|node| node.inline.is_some()),
         image: matches!(settings.backend, BackendSettings::Pool { image: Some(_), .. }),
         low_port: settings.admin.is_some_and(|address| address.port() < 1024),
     }
@@ -129,11 +136,13 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         installation,
         state_dir,
         backend,
+        servers,
         mount_options,
         operation_timeout,
         trash_lifetime,
         reap_interval,
         known_nodes,
+        kubernetes,
         admin,
         grace,
         log: _,
@@ -179,31 +188,46 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     if controller {
         routes = routes.add_service(ControllerServer::new(csi::Controller {
             volumes: volumes.clone(),
-            installation,
+            installation: installation.clone(),
+            servers: servers.clone(),
             limits,
             known_nodes,
             max_volumes: node.as_ref().and_then(|node| node.max_volumes),
             topology: place,
             inflight: Default::default(),
         }));
-        tokio::spawn(reap(volumes.clone(), metrics.clone(), trash_lifetime, reap_interval));
+        let held = match kubernetes {
+            Some(wanted) => cluster(wanted, &driver_name, &metrics).await?,
+            None => None,
+        };
+        tokio::spawn(reap::whenever_held(
+            held,
+            volumes.clone(),
+            metrics.clone(),
+            trash_lifetime,
+            reap_interval,
+        ));
     }
     let mut mounter = None;
     let mut registration = None;
-    if let Some(NodeSettings { id, max_volumes, topology, registration: asked }) = node {
+    if let Some(NodeSettings { id, max_volumes, topology, registration: asked, inline }) = node {
         registration = asked;
-        routes = routes.add_service(NodeServer::new(csi::Node {
+        let node = csi::Node {
             id,
             max_volumes,
             topology,
             volumes: volumes.clone(),
+            servers,
             defaults: mount_options,
             mounter: mounter.insert(Mounter::new().map_err(RunError::Child)?).clone(),
             staged: csi::Notes::open(&state_dir).map_err(state)?,
             limits,
             inflight: Default::default(),
+            inlines: inline_volumes(&volumes, inline, installation),
             metrics: metrics.clone(),
-        }));
+        };
+        tokio::spawn(node.clone().tidy());
+        routes = routes.add_service(NodeServer::new(node));
     }
 
     let listener = serve::listen(&endpoint)?;
@@ -247,6 +271,45 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     }
     tracing::info!(target: logs::ALWAYS, "stopped");
     Ok(())
+}
+
+/// Where inline volumes live. In a pool those that there are can be removed also when there may be no new ones.
+fn inline_volumes(
+    volumes: &Volumes,
+    inline: Option<InlineSettings>,
+    installation: String,
+) -> Option<csi::InlineVolumes> {
+    let limit = inline.as_ref().map(|inline| inline.limit);
+    let (export, options) = inline.and_then(|inline| inline.share).unzip();
+    let options = options.unwrap_or_default();
+    let place = volumes.backend().place(export.as_ref(), &options, &SecretOptions::default())?;
+    Some(csi::InlineVolumes {
+        place,
+        options,
+        limit,
+        installation,
+        freed: Arc::default(),
+        late: Arc::default(),
+    })
+}
+
+/// Sets going what is asked of the cluster's API server; what tells whether this process holds its Lease, if it wants one.
+async fn cluster(
+    wanted: KubernetesSettings,
+    driver: &str,
+    metrics: &Metrics,
+) -> Result<Option<watch::Receiver<bool>>, RunError> {
+    let KubernetesSettings { startup_taint, lease } = wanted;
+    let client = kubernetes::connect().await?;
+    if startup_taint {
+        tokio::spawn(kubernetes::StartupTaint::of(driver).remove(client.clone(), metrics.clone()));
+    }
+    Ok(lease.map(|(namespace, name)| {
+        let (sender, held) = watch::channel(false);
+        let lease = kubernetes::Lease::new(client, &namespace, &name, kubernetes::identity());
+        tokio::spawn(lease.keep(sender));
+        held
+    }))
 }
 
 fn image_kind(filesystem: PoolFilesystem) -> Option<image::Kind> {
@@ -375,50 +438,4 @@ fn kernel_has_nfs() -> bool {
             .any(|line| line.split(':').next().is_some_and(|module| module.contains("/nfs/nfsv4.ko")))
     };
     listed || loadable()
-}
-
-/// How many volumes each place had when it was last looked at.
-type Counts = Arc<Mutex<HashMap<Place, VolumeCount>>>;
-
-/// Empties the trash, for as long as the driver runs: of each export by itself, so that one which hangs, or whose trash takes
-/// hours, holds up no other.
-async fn reap(volumes: Volumes, metrics: Metrics, lifetime: Duration, interval: Duration) {
-    let counts = Counts::default();
-    let shown = Arc::clone(&counts);
-    metrics.volumes(move || {
-        let counts = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        counts
-            .values()
-            .copied()
-            .reduce(|a, b| VolumeCount { live: a.live + b.live, trash: a.trash + b.trash })
-    });
-    let mut rounds: HashMap<Place, JoinHandle<()>> = HashMap::new();
-    loop {
-        rounds.retain(|_, round| !round.is_finished());
-        for place in volumes.backend().places() {
-            rounds.entry(place).or_insert_with_key(|place| {
-                let (volumes, metrics, counts) = (volumes.clone(), metrics.clone(), Arc::clone(&counts));
-                tokio::spawn(reap_place(volumes, metrics, lifetime, place.clone(), counts))
-            });
-        }
-        tokio::time::sleep(interval).await;
-    }
-}
-
-/// One round at one place; what is there afterwards goes into `counts`.
-async fn reap_place(volumes: Volumes, metrics: Metrics, lifetime: Duration, place: Place, counts: Counts) {
-    let name = place.name();
-    let failed = |trouble: Trouble| tracing::warn!(place = name, %trouble, "the trash can't be emptied now");
-    match volumes.backend().reap(&place, lifetime.as_secs()).await {
-        Ok(reaped) => {
-            metrics.reaped(reaped.removed);
-            if reaped.removed > 0 {
-                tracing::info!(place = name, volumes = reaped.removed, "trash removed");
-            }
-            reaped.trouble.into_iter().for_each(failed);
-            let count = VolumeCount { live: reaped.volumes, trash: reaped.waiting };
-            counts.lock().unwrap_or_else(PoisonError::into_inner).insert(place, count);
-        }
-        Err(trouble) => failed(trouble),
-    }
 }

@@ -18,6 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mount", &["child", "volume", "fault"]),
     ("backend", &["mount", "child", "volume", "plan", "fault"]),
     ("csi", &["plan", "backend", "mount", "volume", "inflight", "telemetry", "fault"]),
+    ("kubernetes", &["telemetry"]),
     // How a line is logged is a setting.
     ("telemetry", &["settings::LogFormat", "settings::LogSettings"]),
     // The other side of CSI: its words are the specification's.
@@ -37,6 +38,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("tonic", &["csi", "telemetry", "client", "run"]),
     ("prost", &["csi", "telemetry"]),
     ("tonic_prost", &["telemetry"]),
+    ("kube", &["kubernetes"]),
+    ("k8s_openapi", &["kubernetes"]),
     ("tower", &["telemetry"]),
     ("http", &["telemetry"]),
     ("http_body", &["telemetry"]),

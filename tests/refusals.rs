@@ -15,7 +15,8 @@ use asks::{
     Ask, Asker, Staged, delete, expand, get, node_expand, node_unpublish, publish, stats, unpublish, unstage,
 };
 use common::{Driver, MIB, Mode, capability, create, listing, map, node_publish, stage};
-use kuration::csi::proto::{self, CapacityRange, VolumeCapability};
+use kuration::csi::proto::{self, CapacityRange, Volume, VolumeCapability};
+use kuration::volume::{Export, Identity, Key, MountOptions, VolumeId};
 use refusal::{bad_capabilities, case, long, refused, traces};
 use tonic::Code::{Aborted, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
 
@@ -377,4 +378,59 @@ async fn a_size_or_a_page_that_cant_be_is_refused() {
         cases.push(case(&format!("the token {token:.12?}"), list(0, token), Aborted, "starting_token"));
     }
     refused(&asker, &driver, cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_allowed_is_refused_by_whatever_names_it() {
+    let home = tempfile::tempdir().unwrap();
+    let allowed =
+        ["--node-id", "node-1", "--allow-server", "nas,*.example.com", "--allow-server", "192.0.2.0/24"];
+    let driver = Driver::start(home, "all", &allowed, &[]);
+    let asker = Asker::of(&driver).await;
+    let staging = driver.home.path().join("staging");
+    std::fs::create_dir(&staging).unwrap();
+    let (mode, word) = (Mode::MultiNodeMultiWriter, "allowed are nas, *.example.com, 192.0.2.0/24");
+    let mut cases = Vec::new();
+    for server in ["nas2", "example.com", "127.0.0.1", "::1", "192.0.3.1"] {
+        let place = [("server", server), ("share", "/exports")];
+        cases.push(case(server, create("name", MIB, &place), InvalidArgument, word));
+        let room = proto::GetCapacityRequest { parameters: map(&place), ..Default::default() };
+        cases.push(case(server, room, InvalidArgument, word));
+        let by_hand =
+            Volume { volume_id: "by hand".into(), volume_context: map(&place), ..Default::default() };
+        cases.push(case(server, stage(&by_hand, &staging, mode), InvalidArgument, word));
+        let mut attach = publish("by hand", "node-1", mode, false);
+        attach.volume_context = map(&place);
+        cases.push(case(server, attach, InvalidArgument, word));
+        let export = Export::new(server, "/exports").unwrap();
+        let id = VolumeId::share(&export, &MountOptions::default(), Identity::new([0; 4]), Key::of("", "x"));
+        cases.push(case(server, publish(&id.to_string(), "node-1", mode, false), InvalidArgument, word));
+    }
+    refused(&asker, &driver, cases).await;
+
+    // An id is proof that the server was allowed once: its volume can go.
+    let export = Export::new("127.0.0.1", "/exports").unwrap();
+    let id = VolumeId::share(&export, &MountOptions::default(), Identity::new([0; 4]), Key::of("", "x"));
+    let trouble = asker.ask(delete(&id.to_string())).await.unwrap_err();
+    assert!(trouble.code() != InvalidArgument && !trouble.message().contains("allowed are"), "{trouble:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_made_by_hand_is_published_without_a_record_where_its_context_says_where_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let driver = Driver::start(home, "all", &["--node-id", "node-1"], &[]);
+    let asker = Asker::of(&driver).await;
+    let mode = Mode::MultiNodeMultiWriter;
+    let context = map(&[("server", "192.0.2.1"), ("share", "/exports"), ("subDir", "team/a")]);
+    for id in ["by hand", "192.0.2.1#exports#team#1#delete"] {
+        let mut attach = publish(id, "node-1", mode, false);
+        attach.volume_context = context.clone();
+        asker.done(attach.clone()).await;
+        attach.node_id = "node-2".into();
+        let unknown = asker.ask(attach).await.unwrap_err();
+        assert!(unknown.code() == NotFound && unknown.message().contains("node-2"), "{unknown:?}");
+    }
+    asker.done(unpublish("by hand", "node-1")).await;
+    let nowhere = asker.ask(publish("by hand", "node-1", mode, false)).await.unwrap_err();
+    assert_eq!(nowhere.code(), NotFound, "{nowhere:?}");
 }

@@ -11,8 +11,11 @@ use super::pending::{Limits, alone};
 use super::proto::{self, controller_server, controller_service_capability};
 use crate::backend::{FindError, Handle, Place, Position, Volumes};
 use crate::inflight::InFlight;
+use crate::plan;
 use crate::telemetry::name_volume;
-use crate::volume::{Export, Key, Kind, MountOptions, Publication, SecretOptions, Volume, VolumeId};
+use crate::volume::{
+    AllowedServers, Export, Key, Kind, MountOptions, Publication, SecretOptions, Volume, VolumeId,
+};
 
 /// Most volumes on one page of a list: what a server one millisecond away tells in two seconds, so that no list uses up the
 /// sidecar's patience.
@@ -24,6 +27,8 @@ pub struct Controller {
     pub volumes: Volumes,
     /// Whose volumes they are.
     pub installation: String,
+    /// The servers that a request may name. Ids already given out are deleted wherever they are.
+    pub servers: AllowedServers,
     /// How long things may take.
     pub limits: Limits,
     /// The nodes there are, where that is known; a volume is published to no other.
@@ -69,9 +74,13 @@ impl Controller {
         handle: Option<&Handle>,
         deadline: Instant,
     ) -> Result<bool, Status> {
+        if let Some(export) = handle.and_then(|handle| self.export_of(&handle.id)) {
+            self.servers.check(&export)?;
+        }
         if !ask::is_static(self.volumes.backend().kind(), volume_id, context)? {
             return Ok(false);
         }
+        self.servers.check(&ask::Source::parse(context)?.export)?;
         let Some(handle) = handle else { return Ok(true) };
         match self.volumes.find(handle, deadline).await {
             Ok(_) => Ok(false),
@@ -119,6 +128,7 @@ impl Controller {
         options: &MountOptions,
         secret: &SecretOptions,
     ) -> Result<Place, Status> {
+        export.map_or(Ok(()), |export| self.servers.check(export))?;
         let place = self.volumes.backend().place(export, options, secret);
         place.ok_or_else(|| Status::invalid_argument("the parameters name no server and share"))
     }
@@ -128,13 +138,17 @@ impl Controller {
         let Some(wish) = wish.filter(|wish| !wish.requisite.is_empty() && !self.topology.is_empty()) else {
             return Ok(());
         };
-        let here = |topology: &proto::Topology| {
-            topology.segments.iter().all(|(key, value)| self.topology.get(key) == Some(value))
-        };
-        if wish.requisite.iter().any(here) {
+        // What is preferred binds nobody: there is one place to choose from. The provisioner answers this code by asking the
+        // scheduler for another node, where the class waits for the first consumer.
+        if wish.requisite.iter().any(|topology| plan::lies_within(&self.topology, &topology.segments)) {
             return Ok(());
         }
-        Err(Status::resource_exhausted(format!("volumes can be had only where {:?}", self.topology)))
+        let here: Vec<String> = self.topology.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Err(Status::resource_exhausted(format!(
+            "this pool's volumes can be used only where {}, and none was asked for there: run the pod there, or mend the class' \
+             allowedTopologies",
+            here.join(", ")
+        )))
     }
 }
 
@@ -247,7 +261,11 @@ impl controller_server::Controller for Controller {
             |message: String| proto::ValidateVolumeCapabilitiesResponse { confirmed: None, message };
         let answer = if let Err(status) = ask::capabilities(&request.volume_capabilities) {
             refused(status.message().to_owned())
-        } else if request.volume_context.iter().any(|(key, value)| context.get(key) != Some(value)) {
+        } else if request
+            .volume_context
+            .iter()
+            .any(|(key, value)| !ask::is_kubernetes(key) && context.get(key) != Some(value))
+        {
             refused(format!("the volume's context is {context:?}"))
         } else if !request.mutable_parameters.is_empty() {
             refused(
@@ -309,8 +327,7 @@ impl controller_server::Controller for Controller {
             ask::capabilities(&request.volume_capabilities)?;
         }
         let elsewhere = request.accessible_topology.is_some_and(|asked| {
-            !self.topology.is_empty()
-                && !asked.segments.iter().all(|(key, value)| self.topology.get(key) == Some(value))
+            !self.topology.is_empty() && !plan::lies_within(&self.topology, &asked.segments)
         });
         let named = request.parameters.keys().any(|key| key.eq_ignore_ascii_case("server"));
         let place = match self.volumes.backend().kind() {

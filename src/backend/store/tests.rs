@@ -92,7 +92,7 @@ impl Place {
         for name in self.names(self.own("reserved")) {
             self.age(&format!("reserved/{name}"), 4000);
         }
-        self.store.reap(1000).unwrap()
+        self.store.reap(1000, &|| false).unwrap()
     }
 }
 
@@ -124,6 +124,7 @@ fn wanted_of(installation: &str, name: &str) -> Wanted {
         mount_options: MountOptions::default(),
         fingerprint: Fingerprint { parameters: Default::default(), capabilities: Vec::new() },
         now: 1,
+        scratch: None,
     }
 }
 
@@ -337,9 +338,9 @@ fn trash_is_as_old_as_its_delete() {
     let record = place.create(wanted("pvc-1")).unwrap().record;
     place.age(&format!("volumes/{}", record.key), 5000);
     place.store.delete(record.key).unwrap();
-    assert_eq!(place.store.reap(1000).unwrap().waiting, 1);
+    assert_eq!(place.store.reap(1000, &|| false).unwrap().waiting, 1);
     place.age(&format!("trash/{}.{}.json", record.key, record.generation), 1100);
-    let reaped = place.store.reap(1000).unwrap();
+    let reaped = place.store.reap(1000, &|| false).unwrap();
     assert_eq!((reaped.removed, reaped.waiting), (1, 0));
 }
 
