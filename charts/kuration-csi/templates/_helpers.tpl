@@ -40,13 +40,6 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{- define "kuration.pullSecrets" -}}
-{{- with .Values.imagePullSecrets }}
-imagePullSecrets:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- end -}}
-
 {{/* Probes over HTTP. probes, port (a name or number), live, ready (a path or ""), host */}}
 {{- define "kuration.probes" -}}
 {{- $host := .host -}}
