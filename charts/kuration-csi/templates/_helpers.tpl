@@ -109,9 +109,7 @@ securityContext:
     {{- include "kuration.env" .root | nindent 4 }}
   ports:
     - {name: {{ .sidecar }}, containerPort: {{ .port }}}
-  {{- if .elect }}
-  {{- include "kuration.probes" (dict "probes" .root.Values.probes "port" .sidecar "live" "/healthz/leader-election") | nindent 2 }}
-  {{- end }}
+  {{- include "kuration.probes" (dict "probes" .root.Values.probes "port" .sidecar "live" (ternary "/healthz/leader-election" "/metrics" .elect)) | nindent 2 }}
   {{- include "kuration.confined" . | nindent 2 }}
   resources:
     {{- toYaml $values.resources | nindent 4 }}
