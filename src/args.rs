@@ -248,6 +248,17 @@ pub struct NodeFlags {
     /// The endpoint's socket as the kubelet sees it [default: the endpoint's own path].
     #[arg(long, env = "KURATION_KUBELET_ENDPOINT", value_name = "PATH")]
     pub kubelet_endpoint: Option<PathBuf>,
+    /// Allow inline ephemeral volumes, on this export.
+    ///
+    /// A Pod says only how large its volume is; made with the Pod, it is removed with it. All nodes should have the same.
+    #[arg(long, env = "KURATION_INLINE_SHARE", value_name = "SERVER:/PATH[,OPTION…]")]
+    pub inline_share: Option<String>,
+    /// Allow inline ephemeral volumes, in the pool.
+    #[arg(long, env = "KURATION_INLINE_POOL")]
+    pub inline_pool: bool,
+    /// The largest inline volume that a Pod may ask for, and the size of one that asks for none [default: 1GiB].
+    #[arg(long, env = "KURATION_INLINE_LIMIT", value_name = "SIZE", value_parser = size)]
+    pub inline_limit: Option<u64>,
 }
 
 /// Flags of `kuration try`.

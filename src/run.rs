@@ -23,10 +23,11 @@ use crate::csi::registration::{Registrar, RegistrationError, Standing};
 use crate::csi::{self, Limits, Readiness, serve};
 use crate::mount::Mounter;
 use crate::privilege::{self, Work};
-use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
+use crate::settings::{BackendSettings, InlineSettings, NodeSettings, PoolFilesystem, Settings};
 use crate::telemetry::admin::AdminError;
 use crate::telemetry::metrics::VolumeCount;
 use crate::telemetry::{Admin, Metrics, logs};
+use crate::volume::SecretOptions;
 use crate::{bench, child, trial};
 
 /// Why a driver process can't do its work.
@@ -91,7 +92,9 @@ pub fn driver<E: Error + 'static>(settings: Result<Settings, E>) -> Done {
 fn work(settings: &Settings) -> Work {
     let pool = matches!(settings.backend, BackendSettings::Pool { .. });
     Work {
-        volumes: settings.controller || pool,
+        volumes: settings.controller
+            || pool
+            || settings.node.as_ref().is_some_and(|node| node.inline.is_some()),
         image: matches!(settings.backend, BackendSettings::Pool { image: Some(_), .. }),
         low_port: settings.admin.is_some_and(|address| address.port() < 1024),
     }
@@ -179,7 +182,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     if controller {
         routes = routes.add_service(ControllerServer::new(csi::Controller {
             volumes: volumes.clone(),
-            installation,
+            installation: installation.clone(),
             limits,
             known_nodes,
             max_volumes: node.as_ref().and_then(|node| node.max_volumes),
@@ -190,9 +193,9 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     }
     let mut mounter = None;
     let mut registration = None;
-    if let Some(NodeSettings { id, max_volumes, topology, registration: asked }) = node {
+    if let Some(NodeSettings { id, max_volumes, topology, registration: asked, inline }) = node {
         registration = asked;
-        routes = routes.add_service(NodeServer::new(csi::Node {
+        let node = csi::Node {
             id,
             max_volumes,
             topology,
@@ -202,8 +205,11 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
             staged: csi::Notes::open(&state_dir).map_err(state)?,
             limits,
             inflight: Default::default(),
+            inlines: inline_volumes(&volumes, inline, installation),
             metrics: metrics.clone(),
-        }));
+        };
+        tokio::spawn(node.clone().tidy());
+        routes = routes.add_service(NodeServer::new(node));
     }
 
     let listener = serve::listen(&endpoint)?;
@@ -247,6 +253,26 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     }
     tracing::info!(target: logs::ALWAYS, "stopped");
     Ok(())
+}
+
+/// Where inline volumes live. In a pool those that there are can be removed also when there may be no new ones.
+fn inline_volumes(
+    volumes: &Volumes,
+    inline: Option<InlineSettings>,
+    installation: String,
+) -> Option<csi::InlineVolumes> {
+    let limit = inline.as_ref().map(|inline| inline.limit);
+    let (export, options) = inline.and_then(|inline| inline.share).unzip();
+    let options = options.unwrap_or_default();
+    let place = volumes.backend().place(export.as_ref(), &options, &SecretOptions::default())?;
+    Some(csi::InlineVolumes {
+        place,
+        options,
+        limit,
+        installation,
+        freed: Arc::default(),
+        late: Arc::default(),
+    })
 }
 
 fn image_kind(filesystem: PoolFilesystem) -> Option<image::Kind> {

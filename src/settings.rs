@@ -2,17 +2,19 @@
 //!
 //! Each struct of flags is taken apart in full, so a flag that means nothing does not compile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::{
-    AllArgs, BackendFlags, ControllerArgs, ControllerFlags, LogFlags, NodeArgs, NodeFlags, Pair, SharedFlags,
+    AllArgs, BackendFlags, ControllerArgs, ControllerFlags, LogFlags, NodeArgs, NodeFlags, SharedFlags,
 };
 use crate::volume::{Export, MountOptions, has_control};
+use node::node_settings;
 
 pub use crate::args::{LogFormat, PoolFilesystem};
+pub use node::{InlineSettings, NodeSettings, RegistrationSettings};
 
 /// The driver's name where volumes are directories on NFS exports.
 pub const SHARE_DRIVER: &str = "nfs.csi.kuration.io";
@@ -53,28 +55,6 @@ pub struct Settings {
     pub grace: Duration,
     /// What to log.
     pub log: LogSettings,
-}
-
-/// The node that a process serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeSettings {
-    /// Its id.
-    pub id: String,
-    /// How many volumes may be on it; `None`: no limit.
-    pub max_volumes: Option<u64>,
-    /// Where it stands.
-    pub topology: BTreeMap<String, String>,
-    /// How it makes itself known to the kubelet, if it does that itself.
-    pub registration: Option<RegistrationSettings>,
-}
-
-/// How a node makes itself known to the kubelet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RegistrationSettings {
-    /// The kubelet's directory of plugins, as this process sees it; absolute.
-    pub directory: PathBuf,
-    /// The CSI socket, as the kubelet sees it; absolute.
-    pub endpoint: PathBuf,
 }
 
 /// Where volumes live.
@@ -194,7 +174,7 @@ impl Settings {
         let is_controller = controller.is_some();
         let endpoint = socket_path(&endpoint)?;
         let driver_name = check_driver_name(driver_name.unwrap_or_else(|| default_name.to_owned()))?;
-        let node = node.map(|flags| node_settings(flags, &endpoint, &driver_name)).transpose()?;
+        let node = node.map(|flags| node_settings(flags, &endpoint, &driver_name, &backend)).transpose()?;
         // A node that serves alone reaps nothing; the values are never read.
         let (known_nodes, trash_lifetime, reap_interval) = match controller {
             Some(flags) => controller_settings(flags, node.as_ref())?,
@@ -265,15 +245,21 @@ fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOption
 fn known_exports(shares: &[String]) -> Result<Vec<(Export, MountOptions)>, SettingsError> {
     let mut exports: Vec<(Export, MountOptions)> = Vec::new();
     for share in shares {
-        let (export, options) = share.split_once(',').unwrap_or((share, ""));
-        let export: Export = export.trim().parse().map_err(|why| refuse("share", share, why))?;
-        let options = MountOptions::parse([options]).map_err(|why| refuse("share", share, why))?;
+        let (export, options) = known_export("share", share)?;
         if exports.iter().any(|(known, _)| *known == export) {
             return Err(refuse("share", share, "this export is given twice"));
         }
         exports.push((export, options));
     }
     Ok(exports)
+}
+
+/// `server:/path[,option…]`.
+fn known_export(flag: &'static str, share: &str) -> Result<(Export, MountOptions), SettingsError> {
+    let (export, options) = share.split_once(',').unwrap_or((share, ""));
+    let export = export.trim().parse().map_err(|why| refuse(flag, share, why))?;
+    let options = MountOptions::parse([options]).map_err(|why| refuse(flag, share, why))?;
+    Ok((export, options))
 }
 
 type ControllerSettings = (Option<BTreeSet<String>>, Duration, Duration);
@@ -293,54 +279,6 @@ fn controller_settings(
     }
     let known: BTreeSet<String> = known_node.into_iter().chain(node.map(|node| node.id.clone())).collect();
     Ok((Some(known).filter(|known| !known.is_empty()), trash_lifetime, reap_interval))
-}
-
-fn node_settings(
-    flags: NodeFlags,
-    endpoint: &Path,
-    driver_name: &str,
-) -> Result<NodeSettings, SettingsError> {
-    let NodeFlags { node_id, max_volumes_per_node, topology, kubelet_registration, kubelet_endpoint } = flags;
-    check_node_id("node-id", &node_id)?;
-    let mut segments = BTreeMap::new();
-    for Pair { key, value } in topology {
-        check_segment(&key, &value).map_err(|why| refuse("topology", &format!("{key}={value}"), why))?;
-        // "It is NOT case sensitive": two spellings are one key (CSI specification, Topology.segments).
-        if segments.keys().any(|known: &String| known.eq_ignore_ascii_case(&key)) {
-            return Err(refuse("topology", &key, "this key is given twice"));
-        }
-        segments.insert(key, value);
-    }
-    let max_volumes = Some(max_volumes_per_node).filter(|&limit| limit > 0);
-    let registration = match (kubelet_registration, kubelet_endpoint) {
-        (Some(directory), seen) => Some(registration_settings(directory, seen, endpoint, driver_name)?),
-        (None, Some(_)) => return Err(SettingsError::Needs("kubelet-endpoint", "kubelet-registration")),
-        (None, None) => None,
-    };
-    Ok(NodeSettings { id: node_id, max_volumes, topology: segments, registration })
-}
-
-fn registration_settings(
-    directory: PathBuf,
-    seen: Option<PathBuf>,
-    endpoint: &Path,
-    driver_name: &str,
-) -> Result<RegistrationSettings, SettingsError> {
-    let directory = absolute("kubelet-registration", directory)?;
-    let socket = crate::csi::registration::socket(&directory, driver_name);
-    if socket.as_os_str().len() > LONGEST_SOCKET {
-        let why = format!("the socket {} would be longer than {LONGEST_SOCKET} bytes", socket.display());
-        return Err(refuse("kubelet-registration", &directory.to_string_lossy(), why));
-    }
-    let endpoint = match seen {
-        None => endpoint.to_owned(),
-        Some(path) if path.is_absolute() => path,
-        Some(path) => {
-            let why = "it must be an absolute path on the host, such as /var/lib/kubelet/plugins/nfs.csi.kuration.io/csi.sock";
-            return Err(refuse("kubelet-endpoint", &path.to_string_lossy(), why));
-        }
-    };
-    Ok(RegistrationSettings { directory, endpoint })
 }
 
 /// What `sockaddr_un` holds beside its NUL, in bytes.
@@ -429,6 +367,7 @@ fn is_label(text: &str) -> bool {
         && text.bytes().all(|b| plain(b) || matches!(b, b'-' | b'_' | b'.'))
 }
 
+mod node;
 mod tools;
 
 #[cfg(test)]

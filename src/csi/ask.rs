@@ -134,10 +134,15 @@ pub fn fitting(kind: Kind, options: &MountOptions) -> Result<(), Status> {
     match kind {
         Kind::Share => Ok(()),
         Kind::Pool if options.reach().is_empty() => Ok(()),
-        Kind::Pool => Err(invalid(format!(
-            "the mount options \"{}\" are NFS's, and this pool is reached by a bind mount: leave them out",
-            options.reach()
-        ))),
+        Kind::Pool => {
+            let labelled = options.nfs().any(|(name, _)| name == "context");
+            // The kubelet adds it by itself, where the CSIDriver says that it may.
+            let hint = if labelled { ", and seLinuxMount: false in the CSIDriver" } else { "" };
+            Err(invalid(format!(
+                "the mount options \"{}\" are NFS's, and this pool is reached by a bind mount: leave them out{hint}",
+                options.reach()
+            )))
+        }
     }
 }
 
@@ -199,6 +204,7 @@ impl Create {
             mount_options: options.reach(),
             fingerprint: Fingerprint { parameters: parameters.asked, capabilities },
             now,
+            scratch: None,
         };
         Ok(Self { wanted, export: parameters.export, options, secret })
     }
@@ -237,6 +243,12 @@ impl Source {
         let options = MountOptions::parse(value("mountOptions"))?;
         Ok(Self { export, path, options })
     }
+}
+
+/// Whether a key of a context is Kubernetes' own: the provisioner puts one into each PersistentVolume, and the kubelet adds
+/// whose Pod it is (`podInfoOnMount`).
+pub fn is_kubernetes(key: &str) -> bool {
+    key.starts_with("csi.storage.k8s.io/") || key.starts_with("storage.kubernetes.io/")
 }
 
 /// Whether an id has a form that is given out by this driver alone.

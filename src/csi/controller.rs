@@ -247,7 +247,11 @@ impl controller_server::Controller for Controller {
             |message: String| proto::ValidateVolumeCapabilitiesResponse { confirmed: None, message };
         let answer = if let Err(status) = ask::capabilities(&request.volume_capabilities) {
             refused(status.message().to_owned())
-        } else if request.volume_context.iter().any(|(key, value)| context.get(key) != Some(value)) {
+        } else if request
+            .volume_context
+            .iter()
+            .any(|(key, value)| !ask::is_kubernetes(key) && context.get(key) != Some(value))
+        {
             refused(format!("the volume's context is {context:?}"))
         } else if !request.mutable_parameters.is_empty() {
             refused(

@@ -2,7 +2,9 @@
 
 pub mod ask;
 mod controller;
+mod files;
 mod identity;
+mod inline;
 mod node;
 mod pending;
 pub mod proto;
@@ -13,6 +15,7 @@ pub mod status;
 
 pub use controller::Controller;
 pub use identity::{Identity, Readiness};
+pub use inline::InlineVolumes;
 pub use node::Node;
 pub use pending::Limits;
 pub use staged::Notes;

@@ -50,6 +50,18 @@ pub struct Record {
     /// The quota's number on the pool's file system (xfs project id, btrfs subvolume id), where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_id: Option<u64>,
+    /// The Pod that has it, of a volume that lives no longer than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<Scratch>,
+}
+
+/// The one use of an inline volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scratch {
+    /// The node that made it for its Pod, and removes it.
+    pub node: String,
+    /// Where the Pod has it there: the kubelet's directory, which is there until the kubelet knows that the volume is gone.
+    pub target: String,
 }
 
 /// A volume to be made.
@@ -77,6 +89,8 @@ pub struct Wanted {
     pub fingerprint: Fingerprint,
     /// The clock, in seconds since 1970.
     pub now: u64,
+    /// The Pod's use, of a volume that lives no longer than that.
+    pub scratch: Option<Scratch>,
 }
 
 impl Wanted {

@@ -124,6 +124,7 @@ fn wanted_of(installation: &str, name: &str) -> Wanted {
         mount_options: MountOptions::default(),
         fingerprint: Fingerprint { parameters: Default::default(), capabilities: Vec::new() },
         now: 1,
+        scratch: None,
     }
 }
 
