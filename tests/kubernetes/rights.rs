@@ -111,7 +111,7 @@ async fn bounds(space: &Space, role: &str) -> Vec<u64> {
     space.make::<Pod>(pod).await;
     space.running("looks").await;
     let script = format!(
-        "for p in /proc/[0-9]*; do if tr '\\0' ' ' < $p/cmdline | grep -q 'kuration.* {role} .*--driver-name={} '; then \
+        "for p in /proc/[0-9]*; do if tr '\\0' ' ' < $p/cmdline | grep -q '[k]uration.* {role} .*--driver-name={} '; then \
          sed -n 's/^CapBnd:\t//p' $p/status; fi; done 2> /dev/null",
         space.driver.name()
     );
