@@ -14,11 +14,15 @@ mod kubernetes {
     pub mod claims;
     pub mod driver;
     pub mod expansion;
+    pub mod inline;
     pub mod node;
     pub mod objects;
+    pub mod outage;
     pub mod phases;
     pub mod pods;
     pub mod refusals;
+    pub mod rights;
+    pub mod scale;
     pub mod site;
     pub mod space;
 }

@@ -6,6 +6,7 @@
 //! | `KURATION_CHART` | charts/kuration-csi | the chart to install |
 //! | `KURATION_VALUES` | none | a file of values that come last: a registry, say |
 //! | `KURATION_POOL_NODE` | the first node by name that is not below | where the pool is |
+//! | `KURATION_POOL_DIRECTORY` | /var/lib/kuration-pool | its directory there, on xfs with prjquota or btrfs |
 //! | `KURATION_NFS_NODES` | nfs | nodes with an NFS client, by commas |
 //! | `KURATION_NFS_SHARE` | 198.51.100.2:/xfs | an export that root may write |
 //! | `KURATION_AUDIT_LOG` | none | the API server's audit log, where this process can read it |
@@ -129,6 +130,7 @@ impl Site {
             "pool": {
                 "enabled": true,
                 "nodeName": self.pool_node,
+                "directory": variable("KURATION_POOL_DIRECTORY").unwrap_or_else(|| "/var/lib/kuration-pool".to_owned()),
                 "inline": { "enabled": true },
             },
         })
