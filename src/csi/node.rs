@@ -97,7 +97,7 @@ impl Node {
         let mut attributes = self.defaults.and(&ask.options).attributes();
         attributes.read_only |= ask.access.reads_only();
         let files = match self.is_pool() {
-            true => Files::Here(self.local(&ask.volume_id).await?),
+            true => Files::Here(Box::new(self.local(&ask.volume_id).await?)),
             false => Files::There(Source::parse(&ask.context)?),
         };
         let known = self.staged.of(&ask.volume_id).filter(|known| known.staging == staging);
