@@ -16,7 +16,7 @@ use crate::volume::{Attributes, MountOptions, SecretOptions};
 /// Where a volume's files are.
 pub enum Files {
     /// On this machine.
-    Here(Local),
+    Here(Box<Local>),
     /// On a server.
     There(Source),
 }
@@ -51,7 +51,7 @@ impl Node {
         deadline: Instant,
     ) -> Result<(), Status> {
         let done = match files {
-            Files::Here(local) => self.bind_local(local, target, manner.attributes, deadline).await,
+            Files::Here(local) => self.bind_local(*local, target, manner.attributes, deadline).await,
             Files::There(source) => {
                 let options = self.defaults.and(&source.options).and(&manner.options);
                 let options = (&options, &manner.secret);

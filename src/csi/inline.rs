@@ -144,7 +144,7 @@ impl Node {
         let (id, volume) = self.volumes.create(&inlines.place, wanted, deadline).await?;
         fault_point!("inline.made");
         let files = match &inlines.place {
-            Place::Pool => Files::Here(self.local_of(&id).await?),
+            Place::Pool => Files::Here(Box::new(self.local_of(&id).await?)),
             Place::Share { export, .. } => Files::There(Source {
                 export: export.clone(),
                 path: export.path_of(volume.record.directory.as_str()),

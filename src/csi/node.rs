@@ -100,7 +100,7 @@ impl Node {
         let mut attributes = self.defaults.and(&ask.options).attributes();
         attributes.read_only |= ask.access.reads_only();
         let files = match self.is_pool() {
-            true => Files::Here(self.local(&ask.volume_id).await?),
+            true => Files::Here(Box::new(self.local(&ask.volume_id).await?)),
             false => {
                 let source = Source::parse(&ask.context)?;
                 self.servers.check(&source.export)?;
