@@ -53,7 +53,8 @@ fn the_same_program_gives_the_same_image_twice() {
         .iter()
         .map(|archive| {
             // As in another checkout, at another time.
-            let other_day = SystemTime::now() - Duration::from_secs(86_400 * u64::from(archive.ends_with("first.tar")));
+            let other_day =
+                SystemTime::now() - Duration::from_secs(86_400 * u64::from(archive.ends_with("first.tar")));
             File::options().write(true).open(&program).unwrap().set_modified(other_day).unwrap();
             let built = build(&program, archive);
             assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
@@ -76,7 +77,10 @@ fn the_image_is_the_program_and_nothing_else() {
     let configuration = json(&archive, &blob(&manifest, "/config/digest"));
     assert_eq!(configuration["config"]["Entrypoint"], serde_json::json!(["/kuration"]));
     assert_eq!(configuration["config"]["User"], "65532:65532");
-    assert_eq!(configuration["config"]["Labels"]["org.opencontainers.image.version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(
+        configuration["config"]["Labels"]["org.opencontainers.image.version"],
+        env!("CARGO_PKG_VERSION")
+    );
 
     let layer = directory.path().join("layer.tar");
     fs::write(&layer, member(&archive, &blob(&manifest, "/layers/0/digest"))).unwrap();
