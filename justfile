@@ -30,4 +30,12 @@ measure *ARGUMENTS:
 
 # Help texts and other committed files that are generated
 golden:
-    UPDATE_GOLDEN=1 cargo test --test golden_help
+    UPDATE_GOLDEN=1 cargo test --test golden_help --test charts
+
+# The chart, the manifests and the examples, without a cluster
+charts:
+    cargo test --test charts
+
+# Install the chart where kubectl points
+install *ARGUMENTS:
+    helm upgrade --install kuration charts/kuration-csi --namespace kuration-system --create-namespace {{ARGUMENTS}}
