@@ -199,6 +199,7 @@ impl Create {
             mount_options: options.reach(),
             fingerprint: Fingerprint { parameters: parameters.asked, capabilities },
             now,
+            claim: parameters.claim,
         };
         Ok(Self { wanted, export: parameters.export, options, secret })
     }

@@ -22,7 +22,7 @@ pub use export::{Export, ExportError};
 pub use id::{ExportName, Identity, Key, MAX_ID_BYTES, VolumeId};
 pub use options::{Attributes, MountOptions, OptionError, SecretOptions, Version};
 pub use parameters::{Kind, OnDelete, Owner, ParameterError, Parameters, REDACTED_CONTEXT, known_parameters};
-pub use record::{Fingerprint, Publication, RECORD_VERSION, Record, Volume, Wanted};
+pub use record::{Claim, Fingerprint, Publication, RECORD_VERSION, Record, Volume, Wanted};
 pub use servers::{AllowedServers, NotAllowed, PatternError, ServerPattern};
 pub use suggest::nearest;
 pub use usage::Usage;

@@ -124,6 +124,7 @@ impl Store {
             fingerprint: wanted.fingerprint.clone(),
             created: wanted.now,
             quota_id: None,
+            claim: wanted.claim.clone(),
         };
         let content = self.content(&record)?;
         tree::write_new(trees.reserved.as_fd(), &reservation(&record), &content)
