@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::service::Routes;
 
@@ -26,9 +26,10 @@ use crate::settings::{
 };
 use crate::telemetry::admin::AdminError;
 use crate::telemetry::{Admin, Metrics, logs};
-use crate::volume::SecretOptions;
+use crate::volume::{AllowedServers, SecretOptions};
 use crate::{bench, child, kubernetes, trial};
 
+mod claims;
 mod reap;
 
 /// Why a driver process can't do its work.
@@ -197,7 +198,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
             inflight: Default::default(),
         }));
         let held = match kubernetes {
-            Some(wanted) => cluster(wanted, &driver_name, &metrics).await?,
+            Some(wanted) => cluster(wanted, &driver_name, &metrics, &volumes, &servers).await?,
             None => None,
         };
         tokio::spawn(reap::whenever_held(
@@ -298,9 +299,14 @@ async fn cluster(
     wanted: KubernetesSettings,
     driver: &str,
     metrics: &Metrics,
+    volumes: &Volumes,
+    servers: &AllowedServers,
 ) -> Result<Option<watch::Receiver<bool>>, RunError> {
     let KubernetesSettings { startup_taint, lease } = wanted;
     let client = kubernetes::connect().await?;
+    let (sender, told) = mpsc::channel(1);
+    tokio::spawn(kubernetes::bindings(client.clone(), driver.to_owned(), sender));
+    tokio::spawn(claims::follow(told, volumes.clone(), servers.clone()));
     if startup_taint {
         tokio::spawn(kubernetes::StartupTaint::of(driver).remove(client.clone(), metrics.clone()));
     }

@@ -18,7 +18,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("mount", &["child", "volume", "fault"]),
     ("backend", &["mount", "child", "volume", "plan", "fault"]),
     ("csi", &["plan", "backend", "mount", "volume", "inflight", "telemetry", "fault"]),
-    ("kubernetes", &["telemetry"]),
+    ("kubernetes", &["telemetry", "volume"]),
     // How a line is logged is a setting.
     ("telemetry", &["settings::LogFormat", "settings::LogSettings"]),
     // The other side of CSI: its words are the specification's.

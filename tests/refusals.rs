@@ -18,7 +18,7 @@ use common::{Driver, MIB, Mode, capability, create, listing, map, node_publish, 
 use kuration::csi::proto::{self, CapacityRange, Volume, VolumeCapability};
 use kuration::volume::{Export, Identity, Key, MountOptions, VolumeId};
 use refusal::{bad_capabilities, case, long, refused, traces};
-use tonic::Code::{Aborted, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
+use tonic::Code::{self, Aborted, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_that_cant_be_is_not_made() {
@@ -433,4 +433,44 @@ async fn a_volume_made_by_hand_is_published_without_a_record_where_its_context_s
     asker.done(unpublish("by hand", "node-1")).await;
     let nowhere = asker.ask(publish("by hand", "node-1", mode, false)).await.unwrap_err();
     assert_eq!(nowhere.code(), NotFound, "{nowhere:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_with_a_place_makes_volumes_there_and_nowhere_else() {
+    let driver = Driver::pool(&["--topology", "pool.csi.kuration.io/node=n1,zone=a"]);
+    let asker = Asker::of(&driver).await;
+    let place = |pairs: &[(&str, &str)]| proto::Topology { segments: map(pairs) };
+    let here = place(&[("pool.csi.kuration.io/node", "n1")]);
+    let there = place(&[("pool.csi.kuration.io/node", "n2")]);
+    let wish = |requisite: &[&proto::Topology], preferred: &[&proto::Topology]| {
+        let owned = |all: &[&proto::Topology]| all.iter().map(|&one| one.clone()).collect();
+        let mut request = create("name", MIB, &[]);
+        request.accessibility_requirements =
+            Some(proto::TopologyRequirement { requisite: owned(requisite), preferred: owned(preferred) });
+        request
+    };
+    let word = "pool.csi.kuration.io/node=n1, zone=a";
+    let cases = vec![
+        case("another node", wish(&[&there], &[&there]), Code::ResourceExhausted, word),
+        case("another zone", wish(&[&place(&[("zone", "b")])], &[]), Code::ResourceExhausted, word),
+        case("a rack", wish(&[&place(&[("zone", "a"), ("rack", "1")])], &[]), Code::ResourceExhausted, word),
+    ];
+    refused(&asker, &driver, cases).await;
+    // One of several will do, in whatever order; a preference binds nobody; a key has no case.
+    for good in [
+        wish(&[&there, &here], &[&there, &here]),
+        wish(&[], &[&there]),
+        wish(&[&place(&[("ZONE", "a")])], &[]),
+    ] {
+        let made = asker.done(good).await;
+        assert!(made.contains("\"zone\": \"a\"") && made.contains("\"n1\""), "{made}");
+    }
+    // What storage capacity objects are made of.
+    let mut controller = driver.controller().await;
+    let mut room = async |place: Option<&proto::Topology>| {
+        let request = proto::GetCapacityRequest { accessible_topology: place.cloned(), ..Default::default() };
+        controller.get_capacity(request).await.unwrap().into_inner().available_capacity
+    };
+    assert!(room(None).await > 0 && room(Some(&here)).await > 0);
+    assert_eq!(room(Some(&there)).await, 0);
 }

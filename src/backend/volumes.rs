@@ -12,7 +12,8 @@ use super::{
 };
 use crate::plan::Origin;
 use crate::volume::{
-    Export, Identity, Key, Kind, MountOptions, Publication, SecretOptions, Usage, Volume, VolumeId, Wanted,
+    Claim, Export, Identity, Key, Kind, MountOptions, Publication, SecretOptions, Usage, Volume, VolumeId,
+    Wanted,
 };
 
 /// One export, reached in one way, or the pool.
@@ -245,6 +246,13 @@ impl Volumes {
         let place = self.backend.locate(handle)?.ok_or(ExpandError::NotFound)?;
         let job = Job::Expand { key: handle.id.key(), required, limit };
         Ok(asked!(self, &place, Some(&handle.id), job, deadline, Expand))
+    }
+
+    /// Records whose a volume is; whether that was news.
+    pub async fn claim(&self, handle: &Handle, claim: Claim, deadline: Instant) -> Result<bool, ExpandError> {
+        let place = self.backend.locate(handle)?.ok_or(ExpandError::NotFound)?;
+        let job = Job::Claim { key: handle.id.key(), claim };
+        Ok(asked!(self, &place, Some(&handle.id), job, deadline, Claim))
     }
 
     /// Up to `most` volumes of all known places behind `after`, with their ids, and where to go on.

@@ -205,6 +205,7 @@ impl Create {
             fingerprint: Fingerprint { parameters: parameters.asked, capabilities },
             now,
             scratch: None,
+            claim: parameters.claim,
         };
         Ok(Self { wanted, export: parameters.export, options, secret })
     }

@@ -2,6 +2,7 @@
 //!
 //! | part | does |
 //! |---|---|
+//! | [`claims`] | tells which claims have the volumes |
 //! | [`taint`] | takes the start-up taint off nodes on which the driver is registered |
 //! | [`lease`] | lets one of several processes do what one at a time should do |
 //!
@@ -10,11 +11,14 @@
 
 use std::time::Duration;
 
+use kube::runtime::watcher;
 use kube::{Client, Config};
 
+pub mod claims;
 pub mod lease;
 pub mod taint;
 
+pub use claims::{Bound, bindings};
 pub use lease::{Lease, identity};
 pub use taint::StartupTaint;
 
@@ -77,6 +81,17 @@ impl Said {
         if self.0.take().is_some() {
             tracing::info!("{what} works again");
         }
+    }
+}
+
+/// Says what keeps a watch from going on.
+fn watch_trouble(said: &mut Said, what: &str, error: watcher::Error) {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => said.trouble(what, &error),
+        watcher::Error::WatchError(status) => said.trouble(what, &kube::Error::Api(status)),
+        watcher::Error::NoResourceVersion => {}
     }
 }
 

@@ -19,7 +19,7 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Said, code};
+use super::{Said, code, watch_trouble};
 use crate::telemetry::Metrics;
 
 /// What stands behind the driver's name in the taint's key.
@@ -80,7 +80,7 @@ impl StartupTaint {
                     }
                     // The watcher's own pauses begin anew with each try to list.
                     Err(error) => {
-                        watch_trouble(said, error);
+                        watch_trouble(said, "nodes can't be watched for the start-up taint", error);
                         tokio::time::sleep(self.again).await;
                     }
                 }
@@ -154,17 +154,6 @@ impl StartupTaint {
 
 fn taints(node: &Node) -> &[Taint] {
     node.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
-}
-
-fn watch_trouble(said: &mut Said, error: watcher::Error) {
-    let what = "nodes can't be watched for the start-up taint";
-    match error {
-        watcher::Error::InitialListFailed(error)
-        | watcher::Error::WatchStartFailed(error)
-        | watcher::Error::WatchFailed(error) => said.trouble(what, &error),
-        watcher::Error::WatchError(status) => said.trouble(what, &kube::Error::Api(status)),
-        watcher::Error::NoResourceVersion => {}
-    }
 }
 
 /// What an event is about.

@@ -11,10 +11,11 @@ use http::{Request, Response};
 use kube::Client;
 use kube::client::Body;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
-use super::{Lease, StartupTaint};
+use super::{Bound, Lease, StartupTaint, bindings};
 use crate::telemetry::Metrics;
+use crate::volume::Claim;
 
 const DRIVER: &str = "nfs.csi.kuration.io";
 const KEY: &str = "nfs.csi.kuration.io/agent-not-ready";
@@ -84,7 +85,7 @@ impl State {
             return failed(code, &message);
         }
         match method {
-            "GET" if path.ends_with("nodes") => {
+            "GET" if path.ends_with("nodes") || path.ends_with("persistentvolumes") => {
                 let below = format!("{path}/");
                 let items: Vec<_> = self.objects.iter().filter(|(at, _)| at.starts_with(&below)).collect();
                 let items: Vec<_> = items.into_iter().map(|(_, object)| object.clone()).collect();
@@ -330,4 +331,30 @@ async fn who_finds_the_lease_taken_away_holds_it_no_longer() {
     server.put(LEASE, lease);
     held.wait_for(|held| !*held).await.unwrap();
     assert_eq!(holder(&server), "another");
+}
+
+#[tokio::test]
+async fn a_claim_is_told_once_and_again_when_the_volume_has_another() {
+    let server = Server::default();
+    let path = "/api/v1/persistentvolumes/pvc-1";
+    let volume = |namespace: &str, phase: &str| {
+        let source = json!({"driver": DRIVER, "volumeHandle": "pool1~x"});
+        let claim = json!({"namespace": namespace, "name": "data"});
+        json!({"metadata": {}, "spec": {"csi": source, "claimRef": claim}, "status": {"phase": phase}})
+    };
+    server.put(path, volume("one", "Bound"));
+    let (sender, mut told) = mpsc::channel(1);
+    tokio::spawn(bindings(server.client(), DRIVER.to_owned(), sender));
+    let of = |namespace: &str| {
+        let claim = Claim { namespace: namespace.into(), name: "data".into(), volume: "pvc-1".into() };
+        Some(Bound { volume_id: "pool1~x".into(), claim })
+    };
+    assert_eq!(told.recv().await, of("one"));
+    // On its way to the next it is nobody's, and what was told is not told again.
+    server.put(path, volume("one", "Released"));
+    let seen = server.asked("GET");
+    server.until("that is seen", |server| server.asked("GET") > seen + 3).await;
+    assert!(told.try_recv().is_err());
+    server.put(path, volume("two", "Bound"));
+    assert_eq!(told.recv().await, of("two"));
 }

@@ -25,7 +25,7 @@ pub use inline::{Inline, InlineError};
 pub use options::{Attributes, MountOptions, OptionError, SecretOptions, Version};
 use parameters::DEFAULT_MODE;
 pub use parameters::{Kind, OnDelete, Owner, ParameterError, Parameters, REDACTED_CONTEXT, known_parameters};
-pub use record::{Fingerprint, Publication, RECORD_VERSION, Record, Scratch, Volume, Wanted};
+pub use record::{Claim, Fingerprint, Publication, RECORD_VERSION, Record, Scratch, Volume, Wanted};
 pub use servers::{AllowedServers, NotAllowed, PatternError, ServerPattern};
 pub use suggest::nearest;
 pub use usage::Usage;

@@ -9,6 +9,17 @@ use super::{Access, Capability, Capacity, Directory, Key, MountOptions, OnDelete
 /// The layout of a record; a reader refuses a higher one instead of guessing.
 pub const RECORD_VERSION: u32 = 1;
 
+/// The claim that has a volume, in Kubernetes' words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The PersistentVolume between the two.
+    pub volume: String,
+}
+
 /// What a CreateVolume request asked for, as far as a repetition must ask the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -53,6 +64,9 @@ pub struct Record {
     /// The Pod that has it, of a volume that lives no longer than that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<Scratch>,
+    /// Whose it is, where that was told: at its creation, or since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
 }
 
 /// The one use of an inline volume.
@@ -91,6 +105,8 @@ pub struct Wanted {
     pub now: u64,
     /// The Pod's use, of a volume that lives no longer than that.
     pub scratch: Option<Scratch>,
+    /// Whose it will be, where the request says it.
+    pub claim: Option<Claim>,
 }
 
 impl Wanted {

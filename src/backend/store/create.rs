@@ -125,6 +125,7 @@ impl Store {
             created: wanted.now,
             quota_id: None,
             scratch: wanted.scratch.clone(),
+            claim: wanted.claim.clone(),
         };
         let content = self.content(&record)?;
         tree::write_new(trees.reserved.as_fd(), &reservation(&record), &content)

@@ -15,7 +15,9 @@ use super::promise::Promise;
 use super::*;
 use crate::backend::pool::fs::Plain;
 use crate::backend::{CreateError, DeleteError, ExpandError, PublishError, Reaped};
-use crate::volume::{Access, Fingerprint, Mode, MountOptions, OnDelete, Owner, Publication, Volume, Wanted};
+use crate::volume::{
+    Access, Claim, Fingerprint, Mode, MountOptions, OnDelete, Owner, Publication, Volume, Wanted,
+};
 
 struct Place {
     home: tempfile::TempDir,
@@ -125,6 +127,7 @@ fn wanted_of(installation: &str, name: &str) -> Wanted {
         fingerprint: Fingerprint { parameters: Default::default(), capabilities: Vec::new() },
         now: 1,
         scratch: None,
+        claim: None,
     }
 }
 
@@ -463,4 +466,24 @@ fn a_lost_race_leaves_what_lies_in_its_directory() {
     assert!(matches!(lost, Err(CreateError::Differs(_))), "{lost:?}");
     assert!(place.path("mine/file").exists());
     assert_eq!((place.reserved(), place.notes()), (0, 1));
+}
+
+#[test]
+fn a_claim_is_recorded_once_and_stays_through_an_expansion() {
+    let place = Place::share();
+    let claim =
+        |namespace: &str| Claim { namespace: namespace.into(), name: "data".into(), volume: "pvc-1".into() };
+    let mut wanted = wanted("pvc-1");
+    wanted.claim = Some(claim("one"));
+    let key = place.create(wanted).unwrap().record.key;
+    let (tell, recorded) = (
+        |namespace| place.store.claim(key, claim(namespace)),
+        || place.store.find(key).unwrap().1.record.claim,
+    );
+    assert_eq!((tell("one"), recorded()), (Ok(false), Some(claim("one"))));
+    assert_eq!((tell("two"), tell("two")), (Ok(true), Ok(false)));
+    place.store.expand(key, 5000, 0).unwrap();
+    assert_eq!(recorded(), Some(claim("two")));
+    place.store.delete(key).unwrap();
+    assert_eq!(tell("one"), Err(ExpandError::NotFound));
 }
