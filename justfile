@@ -12,6 +12,18 @@ test *ARGUMENTS:
 static:
     cargo static
 
+# The image, as target/image/kuration.tar
+image *ARGUMENTS:
+    deploy/image/build {{ARGUMENTS}}
+
+# The end-to-end tests in a real Kubernetes, as root
+e2e *ARGUMENTS:
+    tests/cluster/e2e {{ARGUMENTS}}
+
+# Kubernetes' own storage suite, as root
+kubernetes-suite *ARGUMENTS:
+    tests/kubernetes-suite {{ARGUMENTS}}
+
 # How fast it is on real NFS, as root
 measure *ARGUMENTS:
     tests/measure {{ARGUMENTS}}

@@ -48,7 +48,8 @@ pub enum Command {
     Controller(ControllerArgs),
     /// Serve the node's part of CSI: volumes are mounted where pods can see them.
     ///
-    /// Runs once on each node, beside the registrar sidecar.
+    /// Runs once on each node, and registers itself with the kubelet there (--kubelet-registration) or has the registrar
+    /// sidecar do it.
     Node(NodeArgs),
     /// Serve both parts on one socket, in one process on one machine.
     All(AllArgs),
@@ -260,6 +261,24 @@ pub struct NodeFlags {
     /// A part of where this node stands, such as topology.kubernetes.io/zone=a (may be repeated).
     #[arg(long, env = "KURATION_TOPOLOGY", value_name = "KEY=VALUE", value_delimiter = ',')]
     pub topology: Vec<Pair>,
+    /// Register with the kubelet, without a registrar sidecar: DIR is the kubelet's plugins_registry as this process sees
+    /// it.
+    #[arg(long, env = "KURATION_KUBELET_REGISTRATION", value_name = "DIR")]
+    pub kubelet_registration: Option<PathBuf>,
+    /// The endpoint's socket as the kubelet sees it [default: the endpoint's own path].
+    #[arg(long, env = "KURATION_KUBELET_ENDPOINT", value_name = "PATH")]
+    pub kubelet_endpoint: Option<PathBuf>,
+    /// Allow inline ephemeral volumes, on this export.
+    ///
+    /// A Pod says only how large its volume is; made with the Pod, it is removed with it. All nodes should have the same.
+    #[arg(long, env = "KURATION_INLINE_SHARE", value_name = "SERVER:/PATH[,OPTION…]")]
+    pub inline_share: Option<String>,
+    /// Allow inline ephemeral volumes, in the pool.
+    #[arg(long, env = "KURATION_INLINE_POOL")]
+    pub inline_pool: bool,
+    /// The largest inline volume that a Pod may ask for, and the size of one that asks for none [default: 1GiB].
+    #[arg(long, env = "KURATION_INLINE_LIMIT", value_name = "SIZE", value_parser = size)]
+    pub inline_limit: Option<u64>,
 }
 
 /// Flags of `kuration try`.

@@ -13,6 +13,7 @@
 //! | [`kubernetes`] | what is asked of the cluster's API server |
 //! | [`telemetry`] | logs, metrics, health |
 //! | [`client`], [`trial`], [`bench`](mod@bench) | the other side of CSI: `kuration try` and `kuration bench` |
+//! | [`privilege`] | what a process may do, cut down at its start |
 //! | [`args`], [`settings`], [`run`] | flags as typed, flags as meant, and what they set going |
 
 pub mod args;
@@ -26,6 +27,7 @@ pub mod inflight;
 pub mod kubernetes;
 pub mod mount;
 pub mod plan;
+pub mod privilege;
 pub mod run;
 pub mod settings;
 pub mod telemetry;

@@ -2,17 +2,19 @@
 //!
 //! Each struct of flags is taken apart in full, so a flag that means nothing does not compile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::{
-    AllArgs, BackendFlags, ControllerArgs, ControllerFlags, LogFlags, NodeArgs, NodeFlags, Pair, SharedFlags,
+    AllArgs, BackendFlags, ControllerArgs, ControllerFlags, LogFlags, NodeArgs, NodeFlags, SharedFlags,
 };
 use crate::volume::{AllowedServers, Export, MountOptions, has_control};
+use node::node_settings;
 
 pub use crate::args::{LogFormat, PoolFilesystem};
+pub use node::{InlineSettings, NodeSettings, RegistrationSettings};
 
 /// The driver's name where volumes are directories on NFS exports.
 pub const SHARE_DRIVER: &str = "nfs.csi.kuration.io";
@@ -57,17 +59,6 @@ pub struct Settings {
     pub grace: Duration,
     /// What to log.
     pub log: LogSettings,
-}
-
-/// The node that a process serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeSettings {
-    /// Its id.
-    pub id: String,
-    /// How many volumes may be on it; `None`: no limit.
-    pub max_volumes: Option<u64>,
-    /// Where it stands.
-    pub topology: BTreeMap<String, String>,
 }
 
 /// What a controller asks the cluster's API server for.
@@ -194,7 +185,9 @@ impl Settings {
             ));
         }
         let is_controller = controller.is_some();
-        let node = node.map(node_settings).transpose()?;
+        let endpoint = socket_path(&endpoint)?;
+        let driver_name = check_driver_name(driver_name.unwrap_or_else(|| default_name.to_owned()))?;
+        let node = node.map(|flags| node_settings(flags, &endpoint, &driver_name, &backend)).transpose()?;
         // A node that serves alone reaps nothing; the values are never read.
         let (known_nodes, trash_lifetime, reap_interval, kubernetes) = match controller {
             Some(flags) => controller_settings(flags, node.as_ref())?,
@@ -203,8 +196,8 @@ impl Settings {
         Ok(Self {
             controller: is_controller,
             node,
-            endpoint: socket_path(&endpoint)?,
-            driver_name: check_driver_name(driver_name.unwrap_or_else(|| default_name.to_owned()))?,
+            endpoint,
+            driver_name,
             installation: check_installation(installation)?,
             state_dir: absolute("state-dir", state_dir)?,
             backend,
@@ -275,15 +268,21 @@ fn backend_settings(
 fn known_exports(shares: &[String]) -> Result<Vec<(Export, MountOptions)>, SettingsError> {
     let mut exports: Vec<(Export, MountOptions)> = Vec::new();
     for share in shares {
-        let (export, options) = share.split_once(',').unwrap_or((share, ""));
-        let export: Export = export.trim().parse().map_err(|why| refuse("share", share, why))?;
-        let options = MountOptions::parse([options]).map_err(|why| refuse("share", share, why))?;
+        let (export, options) = known_export("share", share)?;
         if exports.iter().any(|(known, _)| *known == export) {
             return Err(refuse("share", share, "this export is given twice"));
         }
         exports.push((export, options));
     }
     Ok(exports)
+}
+
+/// `server:/path[,option…]`.
+fn known_export(flag: &'static str, share: &str) -> Result<(Export, MountOptions), SettingsError> {
+    let (export, options) = share.split_once(',').unwrap_or((share, ""));
+    let export = export.trim().parse().map_err(|why| refuse(flag, share, why))?;
+    let options = MountOptions::parse([options]).map_err(|why| refuse(flag, share, why))?;
+    Ok((export, options))
 }
 
 type ControllerSettings = (Option<BTreeSet<String>>, Duration, Duration, Option<KubernetesSettings>);
@@ -324,23 +323,10 @@ fn lease_name(text: &str) -> Result<(String, String), SettingsError> {
     }
 }
 
-fn node_settings(flags: NodeFlags) -> Result<NodeSettings, SettingsError> {
-    let NodeFlags { node_id, max_volumes_per_node, topology } = flags;
-    check_node_id("node-id", &node_id)?;
-    let mut segments = BTreeMap::new();
-    for Pair { key, value } in topology {
-        check_segment(&key, &value).map_err(|why| refuse("topology", &format!("{key}={value}"), why))?;
-        // "It is NOT case sensitive": two spellings are one key (CSI specification, Topology.segments).
-        if segments.keys().any(|known: &String| known.eq_ignore_ascii_case(&key)) {
-            return Err(refuse("topology", &key, "this key is given twice"));
-        }
-        segments.insert(key, value);
-    }
-    let max_volumes = Some(max_volumes_per_node).filter(|&limit| limit > 0);
-    Ok(NodeSettings { id: node_id, max_volumes, topology: segments })
-}
+/// What `sockaddr_un` holds beside its NUL, in bytes.
+const LONGEST_SOCKET: usize = 107;
 
-/// The path of an endpoint. 107 bytes is what `sockaddr_un` holds beside its NUL.
+/// The path of an endpoint.
 fn socket_path(endpoint: &str) -> Result<PathBuf, SettingsError> {
     let refused = |why| Err(refuse("endpoint", endpoint, why));
     match endpoint.strip_prefix("unix://") {
@@ -349,7 +335,9 @@ fn socket_path(endpoint: &str) -> Result<PathBuf, SettingsError> {
             refused("the path must be absolute: unix:///run/kuration/csi.sock")
         }
         Some(path) if path.ends_with('/') || has_control(path) => refused("the path must name a file"),
-        Some(path) if path.len() > 107 => refused("the path of a socket is 107 bytes long at most"),
+        Some(path) if path.len() > LONGEST_SOCKET => {
+            refused("the path of a socket is 107 bytes long at most")
+        }
         Some(path) => Ok(PathBuf::from(path)),
     }
 }
@@ -421,6 +409,7 @@ fn is_label(text: &str) -> bool {
         && text.bytes().all(|b| plain(b) || matches!(b, b'-' | b'_' | b'.'))
 }
 
+mod node;
 mod tools;
 
 #[cfg(test)]

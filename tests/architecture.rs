@@ -13,6 +13,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plan", &["volume", "mount::table"]),
     ("fault", &[]),
     ("inflight", &[]),
+    ("privilege", &[]),
     ("child", &[]),
     ("mount", &["child", "volume", "fault"]),
     ("backend", &["mount", "child", "volume", "plan", "fault"]),
@@ -26,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // What the driver is measured against: the same system calls, bare.
     ("bench", &["client", "volume", "mount", "backend::store::tree"]),
     ("args", &[]),
-    ("settings", &["args", "volume", "bench", "trial"]),
+    ("settings", &["args", "volume", "bench", "trial", "csi::registration::socket"]),
     ("run", &["all"]),
     ("lib", &["all"]),
     ("main", &["all"]),

@@ -7,8 +7,8 @@ use tokio::time::Instant;
 
 use super::job::{Ask, Reaped};
 use super::{
-    Answer, CapacityFault, CreateError, DeleteError, ExpandError, FindError, Job, ListError, PublishError,
-    Room, Trouble, UnpublishError,
+    Answer, CapacityFault, CreateError, DeleteError, ExpandError, FindError, Job, ListError, Page,
+    PublishError, Room, Trouble, UnpublishError,
 };
 use crate::plan::Origin;
 use crate::volume::{
@@ -181,6 +181,28 @@ impl Volumes {
         Ok(volume)
     }
 
+    /// Looks the volume of `key` up at `place`, by which its id is known too.
+    pub async fn look_up(
+        &self,
+        place: &Place,
+        key: Key,
+        deadline: Instant,
+    ) -> Result<(VolumeId, Volume), FindError> {
+        let (identity, volume) = asked!(self, place, None, Job::Find { key }, deadline, Find);
+        Ok((id_of(place, &volume, identity, key), volume))
+    }
+
+    /// Up to `most` volumes of one place behind `after`.
+    pub async fn page(
+        &self,
+        place: &Place,
+        after: Option<Key>,
+        most: usize,
+        deadline: Instant,
+    ) -> Result<Page, ListError> {
+        Ok(asked!(self, place, None, Job::List { after, most }, deadline, List))
+    }
+
     /// Notes that a node has a volume, of which it may have `limit` in all.
     pub async fn publish(
         &self,
@@ -259,7 +281,7 @@ impl Volumes {
                 // Whether there is more is not known without asking; an empty last page is allowed.
                 return Ok((listed, last));
             }
-            let page = asked!(self, &place, None, Job::List { after: behind, most: room }, deadline, List);
+            let page = self.page(&place, behind, room, deadline).await?;
             for volume in page.volumes {
                 let Some(identity) = page.identity else { break };
                 let key = volume.record.key;

@@ -38,7 +38,7 @@ pub struct Owner {
 
 /// Permission bits of a volume for which the class says nothing: everybody may write, since the consumer is a pod of
 /// which Kuration knows neither user nor group, and the directory lies behind an export, not in a shared home.
-const DEFAULT_MODE: u32 = 0o777;
+pub(super) const DEFAULT_MODE: u32 = 0o777;
 
 /// Parameters of a CreateVolume request, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub enum ParameterError {
 }
 
 /// Keys of the provisioner's own, which say who asks rather than what is asked.
-const METADATA: &str = "csi.storage.k8s.io/";
+pub(super) const METADATA: &str = "csi.storage.k8s.io/";
 
 /// Variables of `subDir` and the metadata key that each is taken from.
 const TEMPLATES: [(&str, &str); 3] = [
@@ -239,7 +239,7 @@ fn number(key: &'static str, value: &str) -> Result<u32, ParameterError> {
 }
 
 /// Octal permission bits; 0 means "leave them", as csi-driver-nfs documents it.
-fn permissions(value: &str) -> Result<Option<u32>, ParameterError> {
+pub(super) fn permissions(value: &str) -> Result<Option<u32>, ParameterError> {
     let expected = "it must be octal permission bits, such as 0770";
     let bits = u32::from_str_radix(value, 8).ok().filter(|bits| *bits <= 0o7777);
     let bits =

@@ -64,6 +64,18 @@ pub struct Record {
     /// Whose it is, where that was told: at its creation, or since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
+    /// The Pod that has it, of a volume that lives no longer than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<Scratch>,
+}
+
+/// The one use of an inline volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scratch {
+    /// The node that made it for its Pod, and removes it.
+    pub node: String,
+    /// Where the Pod has it there: the kubelet's directory, which is there until the kubelet knows that the volume is gone.
+    pub target: String,
 }
 
 /// A volume to be made.
@@ -93,6 +105,8 @@ pub struct Wanted {
     pub now: u64,
     /// Whose it will be, where the request says it.
     pub claim: Option<Claim>,
+    /// The Pod's use, of a volume that lives no longer than that.
+    pub scratch: Option<Scratch>,
 }
 
 impl Wanted {

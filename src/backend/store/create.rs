@@ -125,6 +125,7 @@ impl Store {
             created: wanted.now,
             quota_id: None,
             claim: wanted.claim.clone(),
+            scratch: wanted.scratch.clone(),
         };
         let content = self.content(&record)?;
         tree::write_new(trees.reserved.as_fd(), &reservation(&record), &content)

@@ -118,7 +118,11 @@ impl Store {
     /// Whether the file `name` was written, or came into the trash, so long ago: a delete sets its time.
     fn is_old(&self, parent: &OwnedFd, name: &str, age: Age) -> Result<bool, Trouble> {
         match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(age.now.saturating_sub(u64::try_from(stat.st_mtime).unwrap_or(0)) >= age.least),
+            Ok(stat) => {
+                let since = u64::try_from(stat.st_mtime).unwrap_or(0);
+                // 0: scratch, which is past any age.
+                Ok(since == 0 || age.now.saturating_sub(since) >= age.least)
+            }
             // Removed by another round, so this one leaves it.
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(self.trouble("reading its age")(errno)),

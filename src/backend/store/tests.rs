@@ -127,6 +127,7 @@ fn wanted_of(installation: &str, name: &str) -> Wanted {
         fingerprint: Fingerprint { parameters: Default::default(), capabilities: Vec::new() },
         now: 1,
         claim: None,
+        scratch: None,
     }
 }
 
