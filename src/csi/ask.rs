@@ -204,8 +204,8 @@ impl Create {
             mount_options: options.reach(),
             fingerprint: Fingerprint { parameters: parameters.asked, capabilities },
             now,
-            scratch: None,
             claim: parameters.claim,
+            scratch: None,
         };
         Ok(Self { wanted, export: parameters.export, options, secret })
     }

@@ -130,6 +130,7 @@ impl PublishInline {
             // How a kubelet mounts it is none of the volume's own: it may come again with another label.
             fingerprint: Fingerprint { parameters: asked, capabilities: Vec::new() },
             now: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            // The Pod has no claim to it.
             claim: None,
             scratch: Some(Scratch { node: node.id.clone(), target: request.target_path.clone() }),
         };

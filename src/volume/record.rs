@@ -61,12 +61,12 @@ pub struct Record {
     /// The quota's number on the pool's file system (xfs project id, btrfs subvolume id), where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_id: Option<u64>,
-    /// The Pod that has it, of a volume that lives no longer than that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub scratch: Option<Scratch>,
     /// Whose it is, where that was told: at its creation, or since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<Claim>,
+    /// The Pod that has it, of a volume that lives no longer than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<Scratch>,
 }
 
 /// The one use of an inline volume.
@@ -103,10 +103,10 @@ pub struct Wanted {
     pub fingerprint: Fingerprint,
     /// The clock, in seconds since 1970.
     pub now: u64,
-    /// The Pod's use, of a volume that lives no longer than that.
-    pub scratch: Option<Scratch>,
     /// Whose it will be, where the request says it.
     pub claim: Option<Claim>,
+    /// The Pod's use, of a volume that lives no longer than that.
+    pub scratch: Option<Scratch>,
 }
 
 impl Wanted {

@@ -126,8 +126,8 @@ fn wanted_of(installation: &str, name: &str) -> Wanted {
         mount_options: MountOptions::default(),
         fingerprint: Fingerprint { parameters: Default::default(), capabilities: Vec::new() },
         now: 1,
-        scratch: None,
         claim: None,
+        scratch: None,
     }
 }
 
