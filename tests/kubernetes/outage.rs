@@ -282,13 +282,19 @@ async fn a_kubelet_that_is_restarted_interrupts_no_pod(space: &Space) {
     space.pod("pod", "data", away).await;
     space.running("pod").await;
     start_writing(space, "pod").await;
-    // The same program with the same arguments, as a supervisor would. (ps fails on that kernel.)
-    let restart = "for c in /proc/[0-9]*/comm; do read -r n < $c; [ $n != kubelet ] || p=${c%/comm}; done 2> /dev/null; \
-                   mapfile -d '' a < $p/cmdline; kill ${p#/proc/}; while [ -d $p ]; do sleep 0.1; done; \
-                   setsid \"${a[@]}\" > /dev/null 2>&1 < /dev/null &";
-    to(&node, &["run", "bash", "-c", restart]).await;
-    // Its first report says that it is there again.
-    node_is(space, &node, true).await;
+    // The node's supervisor starts it again. (ps and pkill fail on that kernel.)
+    let end = "for c in /proc/[0-9]*/comm; do read -r n < $c; [ $n != kubelet ] || { p=${c#/proc/}; kill ${p%/comm}; }; done 2> /dev/null";
+    to(&node, &["run", "bash", "-c", end]).await;
+    let (began, mut refused) = (Instant::now(), false);
+    // It was away, and is back.
+    while space.try_sh("pod", "true").await.is_err() || !refused {
+        refused |= space.try_sh("pod", "true").await.is_err();
+        assert!(
+            began.elapsed() < PATIENCE,
+            "the kubelet was {}",
+            if refused { "away for good" } else { "never away" }
+        );
+    }
     still_writing(space, "pod").await;
     // And the driver is still registered with the new one.
     space.end("pod").await;
