@@ -21,6 +21,7 @@ mod kubernetes {
     pub mod phases;
     pub mod pods;
     pub mod refusals;
+    pub mod release;
     pub mod rights;
     pub mod scale;
     pub mod site;

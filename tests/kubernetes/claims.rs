@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::ResourceExt;
 use serde_json::json;
 
+use super::objects;
 use super::space::Space;
 
 crate::for_every_driver!(
@@ -13,7 +14,9 @@ crate::for_every_driver!(
     a_volume_of_one_node_serves_its_pods,
     a_volume_of_one_pod_lets_no_second_in,
     a_volume_of_readers_is_mounted_by_many,
-    a_claim_waits_for_its_first_consumer,
+    a_claim_waits_for_its_first_consumer;
+    pool: ;
+    share: pods_on_two_nodes_write_one_volume
 );
 
 mod share3 {
@@ -75,6 +78,26 @@ async fn two_pods_read_and_write_one_volume(space: &Space) {
     // The first takes nothing away from the second.
     space.end("one").await;
     assert_eq!(space.sh("two", "echo still >> /data/note && tail -n 1 /data/note").await, "still");
+}
+
+async fn pods_on_two_nodes_write_one_volume(space: &Space) {
+    assert!(space.site.nfs_nodes.len() > 1, "this case needs two nodes in KURATION_NFS_NODES");
+    space.claim("data", json!({})).await;
+    for (pod, node) in ["one", "two"].into_iter().zip(&space.site.nfs_nodes) {
+        space.pod(pod, "data", json!({ "spec": { "nodeSelector": objects::on(node) } })).await;
+    }
+    let mut nodes = Vec::new();
+    for pod in ["one", "two"] {
+        nodes.push(space.running(pod).await.spec.unwrap().node_name.unwrap());
+    }
+    assert_eq!(nodes, space.site.nfs_nodes[..2]);
+    // Each makes a directory before it counts on, which one alone can; a count that was read from a cache would lose some.
+    let script = "i=0; while [ $i -lt 10 ]; do i=$((i+1)); until mkdir /data/lock 2> /dev/null; do usleep 20000; done; \
+                  n=0; [ ! -e /data/count ] || read -r n < /data/count; echo $((n+1)) > /data/count; rmdir /data/lock; done";
+    tokio::join!(space.sh("one", script), space.sh("two", script));
+    for pod in ["one", "two"] {
+        assert_eq!(space.sh(pod, "cat /data/count").await, "20");
+    }
 }
 
 async fn a_volume_of_one_node_serves_its_pods(space: &Space) {

@@ -73,6 +73,10 @@ async fn a_retained_volume_is_released_and_can_be_bound_again_with_its_data(spac
 async fn by_hand(space: &Space, name: &str, spec: Value) -> PersistentVolume {
     let class = space.class(&format!("source-{name}"), json!({ "reclaimPolicy": "Retain" })).await;
     space.claim_of("source", &class).await;
+    // A pod has had it: by then the provisioner knows that it is done. A claim and its volume that go before, it makes anew.
+    space.pod("source", "source", json!({})).await;
+    space.running("source").await;
+    space.end("source").await;
     let source = space.bound("source").await;
     space.delete(space.api::<PersistentVolumeClaim>(), "source").await;
     in_phase(space, &source.name_any(), "Released").await;

@@ -337,7 +337,7 @@ impl Space {
     // --- the end -----------------------------------------------------------------------------------------------------
 
     /// Deletes what is left of the case; its volumes must follow.
-    async fn empty(&self) {
+    pub async fn empty(&self) {
         let (all, now) = (ListParams::default(), DeleteParams::default());
         self.api::<Pod>().delete_collection(&now, &all).await.expect("pods deleted");
         self.api::<PersistentVolumeClaim>().delete_collection(&now, &all).await.expect("claims deleted");
