@@ -14,7 +14,8 @@ use crate::inflight::InFlight;
 use crate::plan;
 use crate::telemetry::name_volume;
 use crate::volume::{
-    AllowedServers, Export, Key, Kind, MountOptions, Publication, SecretOptions, Volume, VolumeId,
+    AllowedServers, Export, Key, Kind, MountOptions, Publication, REDACTED_CONTEXT, SecretOptions, Volume,
+    VolumeId,
 };
 
 /// Most volumes on one page of a list: what a server one millisecond away tells in two seconds, so that no list uses up the
@@ -245,7 +246,9 @@ impl controller_server::Controller for Controller {
     ) -> Result<Response<proto::ValidateVolumeCapabilitiesResponse>, Status> {
         use proto::validate_volume_capabilities_response::Confirmed;
         let deadline = self.limits.deadline(&request);
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        // What is confirmed is said again, and a token shall not be.
+        request.volume_context.remove(REDACTED_CONTEXT);
         let volume_id = ask::volume_id(&request.volume_id)?;
         if request.volume_capabilities.is_empty() {
             return Err(Status::invalid_argument("volume_capabilities is empty"));
