@@ -1,4 +1,4 @@
-//! Compiles proto/csi.proto to Rust, without protoc, and writes a `Debug` that shows no secret.
+//! Compiles proto/*.proto to Rust, without protoc, and writes a `Debug` of CSI's messages that shows no secret.
 //!
 //! The specification marks fields that hold secrets (`csi_secret`, extension 1059). A message that has one, or a map of
 //! strings in which a kubelet may put a pod's tokens, gets no derived `Debug` but the one written here.
@@ -12,9 +12,9 @@ use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::Type;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed=proto/csi.proto");
+    println!("cargo::rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;
-    compiler.include_imports(true).open_file("csi.proto")?;
+    compiler.include_imports(true).open_files(["csi.proto", "pluginregistration.proto"])?;
     // The encoded form keeps options that prost's own types don't know; they are read from it below.
     let secrets = secret_fields(&compiler.encode_file_descriptor_set())?;
     let set = FileDescriptorSet::decode(compiler.encode_file_descriptor_set().as_slice())?;

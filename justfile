@@ -12,10 +12,30 @@ test *ARGUMENTS:
 static:
     cargo static
 
+# The image, as target/image/kuration.tar
+image *ARGUMENTS:
+    deploy/image/build {{ARGUMENTS}}
+
+# The end-to-end tests in a real Kubernetes, as root
+e2e *ARGUMENTS:
+    tests/cluster/e2e {{ARGUMENTS}}
+
+# Kubernetes' own storage suite, as root
+kubernetes-suite *ARGUMENTS:
+    tests/kubernetes-suite {{ARGUMENTS}}
+
 # How fast it is on real NFS, as root
 measure *ARGUMENTS:
     tests/measure {{ARGUMENTS}}
 
 # Help texts and other committed files that are generated
 golden:
-    UPDATE_GOLDEN=1 cargo test --test golden_help
+    UPDATE_GOLDEN=1 cargo test --test golden_help --test charts
+
+# The chart, the manifests and the examples, without a cluster
+charts:
+    cargo test --test charts
+
+# Install the chart where kubectl points
+install *ARGUMENTS:
+    helm upgrade --install kuration charts/kuration-csi --namespace kuration-system --create-namespace {{ARGUMENTS}}

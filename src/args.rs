@@ -67,7 +67,8 @@ pub enum Command {
     Controller(ControllerArgs),
     /// Serve the node's part of CSI: volumes are mounted where pods can see them.
     ///
-    /// Runs once on each node, beside the registrar sidecar.
+    /// Runs once on each node, and registers itself with the kubelet there (--kubelet-registration) or has the registrar
+    /// sidecar do it.
     Node(NodeArgs),
     /// Serve both parts on one socket, in one process on one machine.
     All(AllArgs),
@@ -188,6 +189,13 @@ pub struct BackendFlags {
     /// volume whose export is too long to stand in it is found through this list.
     #[arg(long, env = "KURATION_SHARE", value_name = "SERVER:/PATH[,OPTION…]", value_delimiter = ';')]
     pub share: Vec<String>,
+    /// A server that classes and static volumes may name: a host, *.domain, an address or a network (may be repeated).
+    ///
+    /// Where none is given, they may name any. Names are compared with names, in any case, and addresses with addresses: a
+    /// name does not allow the address it stands for, nor an address its names. Volumes that exist already can still be
+    /// deleted.
+    #[arg(long, env = "KURATION_ALLOW_SERVER", value_name = "PATTERN", value_delimiter = ',')]
+    pub allow_server: Vec<String>,
     /// Mount options that every mount begins with; those of the export and of the class come after and win.
     #[arg(long, env = "KURATION_MOUNT_OPTIONS", value_name = "LIST")]
     pub mount_options: Option<String>,
@@ -264,6 +272,19 @@ pub struct ControllerFlags {
     /// How often to look for deleted volumes whose time is over.
     #[arg(long, env = "KURATION_REAP_INTERVAL", value_name = "TIME", default_value = "10m", value_parser = duration)]
     pub reap_interval: Duration,
+    /// Use the cluster's API server: by the account of this pod, or by the file that KUBECONFIG names.
+    ///
+    /// Volumes are served all the same while it does not answer.
+    #[arg(long, env = "KURATION_KUBERNETES")]
+    pub kubernetes: bool,
+    /// Take the taint DRIVER/agent-not-ready off a node once the driver is registered there (needs --kubernetes).
+    #[arg(long, env = "KURATION_STARTUP_TAINT")]
+    pub startup_taint: bool,
+    /// Empty the trash only while this process holds this Lease (needs --kubernetes).
+    ///
+    /// It is made if need be. Without it each process looks through the trash, which does no harm.
+    #[arg(long, env = "KURATION_LEASE", value_name = "NAMESPACE/NAME")]
+    pub lease: Option<String>,
 }
 
 /// Flags of a node.
@@ -280,6 +301,24 @@ pub struct NodeFlags {
     /// A part of where this node stands, such as topology.kubernetes.io/zone=a (may be repeated).
     #[arg(long, env = "KURATION_TOPOLOGY", value_name = "KEY=VALUE", value_delimiter = ',')]
     pub topology: Vec<Pair>,
+    /// Register with the kubelet, without a registrar sidecar: DIR is the kubelet's plugins_registry as this process sees
+    /// it.
+    #[arg(long, env = "KURATION_KUBELET_REGISTRATION", value_name = "DIR")]
+    pub kubelet_registration: Option<PathBuf>,
+    /// The endpoint's socket as the kubelet sees it [default: the endpoint's own path].
+    #[arg(long, env = "KURATION_KUBELET_ENDPOINT", value_name = "PATH")]
+    pub kubelet_endpoint: Option<PathBuf>,
+    /// Allow inline ephemeral volumes, on this export.
+    ///
+    /// A Pod says only how large its volume is; made with the Pod, it is removed with it. All nodes should have the same.
+    #[arg(long, env = "KURATION_INLINE_SHARE", value_name = "SERVER:/PATH[,OPTION…]")]
+    pub inline_share: Option<String>,
+    /// Allow inline ephemeral volumes, in the pool.
+    #[arg(long, env = "KURATION_INLINE_POOL")]
+    pub inline_pool: bool,
+    /// The largest inline volume that a Pod may ask for, and the size of one that asks for none [default: 1GiB].
+    #[arg(long, env = "KURATION_INLINE_LIMIT", value_name = "SIZE", value_parser = size)]
+    pub inline_limit: Option<u64>,
 }
 
 /// Flags of `kuration try`.

@@ -1,16 +1,14 @@
 //! A driver process, from its settings to its end.
 
-use std::collections::HashMap;
 use std::error::Error;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::service::Routes;
 
@@ -19,21 +17,28 @@ use crate::args::{
 };
 use crate::backend::pool::{Pool, PoolError, image};
 use crate::backend::share::Shares;
-use crate::backend::{Backend, Place, Trouble, Volumes};
+use crate::backend::{Backend, Volumes};
 use crate::csi::proto::controller_server::ControllerServer;
 use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
+use crate::csi::registration::{Registrar, RegistrationError, Standing};
 use crate::csi::{self, Limits, Readiness, serve};
 use crate::inspection::task::crd;
 use crate::inspection::runner;
 use crate::inspection::report::serve::{self as pages, Access};
 use crate::inspection::report::{self, Shelf, ShelfError};
 use crate::mount::Mounter;
-use crate::settings::{BackendSettings, NodeSettings, PoolFilesystem, Settings};
+use crate::privilege::{self, Work};
+use crate::settings::{
+    BackendSettings, InlineSettings, KubernetesSettings, NodeSettings, PoolFilesystem, Settings,
+};
 use crate::telemetry::admin::AdminError;
-use crate::telemetry::metrics::VolumeCount;
 use crate::telemetry::{Admin, Metrics, logs};
-use crate::{bench, child, trial};
+use crate::volume::{AllowedServers, SecretOptions};
+use crate::{bench, child, kubernetes, trial};
+
+mod claims;
+mod reap;
 
 mod inspector;
 
@@ -57,12 +62,21 @@ pub enum RunError {
     /// Its state directory.
     #[error("--state-dir {0}: {1}")]
     State(String, std::io::Error),
+    /// Its capabilities.
+    #[error("capabilities can't be given up: {0}")]
+    Privilege(std::io::Error),
     /// Its children.
     #[error("a child process can't be started: {0}")]
     Child(std::io::Error),
     /// Its socket, while serving.
     #[error("serving CSI: {0}")]
     Serve(#[from] tonic::transport::Error),
+    /// The kubelet.
+    #[error("{0}")]
+    Registration(#[from] RegistrationError),
+    /// The cluster's API server.
+    #[error("{0}")]
+    Connect(#[from] kubernetes::ConnectError),
     /// Signals.
     #[error("signals can't be received: {0}")]
     Signal(std::io::Error),
@@ -80,11 +94,27 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 pub fn driver<E: Error + 'static>(settings: Result<Settings, E>) -> Done {
     let settings = settings?;
     logs::init(&settings.log)?;
+    // Before any thread is there, since each has its own.
+    if !privilege::confine(work(&settings)).map_err(RunError::Privilege)? {
+        tracing::debug!("the bounding set of capabilities stays as it is: CAP_SETPCAP is missing");
+    }
     let runtime = runtime()?;
     let done = runtime.block_on(serve_csi(settings));
     // What still hangs is left to the end of the process, which nothing holds up.
     runtime.shutdown_background();
     done.map(|()| true).map_err(Into::into)
+}
+
+/// What a process does that needs more than being root.
+fn work(settings: &Settings) -> Work {
+    let pool = matches!(settings.backend, BackendSettings::Pool { .. });
+    Work {
+        volumes: settings.controller
+            || pool
+            || settings.node.as_ref().is_some_and(|node| node.inline.is_some()),
+        image: matches!(settings.backend, BackendSettings::Pool { image: Some(_), .. }),
+        low_port: settings.admin.is_some_and(|address| address.port() < 1024),
+    }
 }
 
 /// Runs `kuration try`.
@@ -197,11 +227,13 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         installation,
         state_dir,
         backend,
+        servers,
         mount_options,
         operation_timeout,
         trash_lifetime,
         reap_interval,
         known_nodes,
+        kubernetes,
         admin,
         grace,
         log: _,
@@ -247,29 +279,46 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     if controller {
         routes = routes.add_service(ControllerServer::new(csi::Controller {
             volumes: volumes.clone(),
-            installation,
+            installation: installation.clone(),
+            servers: servers.clone(),
             limits,
             known_nodes,
             max_volumes: node.as_ref().and_then(|node| node.max_volumes),
             topology: place,
             inflight: Default::default(),
         }));
-        tokio::spawn(reap(volumes.clone(), metrics.clone(), trash_lifetime, reap_interval));
+        let held = match kubernetes {
+            Some(wanted) => cluster(wanted, &driver_name, &metrics, &volumes, &servers).await?,
+            None => None,
+        };
+        tokio::spawn(reap::whenever_held(
+            held,
+            volumes.clone(),
+            metrics.clone(),
+            trash_lifetime,
+            reap_interval,
+        ));
     }
     let mut mounter = None;
-    if let Some(NodeSettings { id, max_volumes, topology }) = node {
-        routes = routes.add_service(NodeServer::new(csi::Node {
+    let mut registration = None;
+    if let Some(NodeSettings { id, max_volumes, topology, registration: asked, inline }) = node {
+        registration = asked;
+        let node = csi::Node {
             id,
             max_volumes,
             topology,
             volumes: volumes.clone(),
+            servers,
             defaults: mount_options,
             mounter: mounter.insert(Mounter::new().map_err(RunError::Child)?).clone(),
             staged: csi::Notes::open(&state_dir).map_err(state)?,
             limits,
             inflight: Default::default(),
+            inlines: inline_volumes(&volumes, inline, installation),
             metrics: metrics.clone(),
-        }));
+        };
+        tokio::spawn(node.clone().tidy());
+        routes = routes.add_service(NodeServer::new(node));
     }
 
     let listener = serve::listen(&endpoint)?;
@@ -277,8 +326,12 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
         target: logs::ALWAYS, driver = driver_name, version = env!("CARGO_PKG_VERSION"),
         endpoint = %endpoint.display(), "serving CSI 1.13"
     );
+    let registrar = registration
+        .map(|asked| Registrar::open(&asked.directory, driver_name, asked.endpoint))
+        .transpose()?;
     if let Some(admin) = admin {
-        tokio::spawn(serve_admin(admin, metrics.clone(), readiness, stop.clone()));
+        let standing = registrar.as_ref().map(Registrar::standing);
+        tokio::spawn(serve_admin(admin, metrics.clone(), readiness, standing, stop.clone()));
     }
     tokio::spawn(keep_ready(volumes, controller, ready));
     tokio::spawn(async move {
@@ -288,9 +341,71 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
             mounter.iter().for_each(Mounter::retire);
         }
     });
-    serve::serve(routes, listener, metrics, ended(stop), grace).await?;
+    let (alive, over) = oneshot::channel::<()>();
+    let registering = registrar.map(|registrar| {
+        let stop = ended(stop.clone());
+        tokio::spawn(async move {
+            let _alive = alive;
+            registrar.serve(stop).await
+        })
+    });
+    // A registration that ended, however it did, ends the driver: without the kubelet nobody asks it anything.
+    let end = async {
+        match &registering {
+            Some(_) => drop(over.await),
+            None => ended(stop).await,
+        }
+    };
+    serve::serve(routes, listener, metrics, end, grace).await?;
+    if let Some(registering) = registering {
+        registering.await.map_err(|error| RunError::Child(std::io::Error::other(error)))??;
+    }
     tracing::info!(target: logs::ALWAYS, "stopped");
     Ok(())
+}
+
+/// Where inline volumes live. In a pool those that there are can be removed also when there may be no new ones.
+fn inline_volumes(
+    volumes: &Volumes,
+    inline: Option<InlineSettings>,
+    installation: String,
+) -> Option<csi::InlineVolumes> {
+    let limit = inline.as_ref().map(|inline| inline.limit);
+    let (export, options) = inline.and_then(|inline| inline.share).unzip();
+    let options = options.unwrap_or_default();
+    let place = volumes.backend().place(export.as_ref(), &options, &SecretOptions::default())?;
+    Some(csi::InlineVolumes {
+        place,
+        options,
+        limit,
+        installation,
+        freed: Arc::default(),
+        late: Arc::default(),
+    })
+}
+
+/// Sets going what is asked of the cluster's API server; what tells whether this process holds its Lease, if it wants one.
+async fn cluster(
+    wanted: KubernetesSettings,
+    driver: &str,
+    metrics: &Metrics,
+    volumes: &Volumes,
+    servers: &AllowedServers,
+) -> Result<Option<watch::Receiver<bool>>, RunError> {
+    let KubernetesSettings { startup_taint, lease } = wanted;
+    let client = kubernetes::connect().await?;
+    let (sender, told) = mpsc::channel(1);
+    tokio::spawn(kubernetes::bindings(client.clone(), driver.to_owned(), sender));
+    tokio::spawn(claims::follow(told, volumes.clone(), servers.clone()));
+    if startup_taint {
+        tokio::spawn(kubernetes::StartupTaint::of(driver).remove(client.clone(), metrics.clone()));
+    }
+    Ok(lease.map(|(namespace, name)| {
+        let (sender, held) = watch::channel(false);
+        let lease = kubernetes::Lease::new(client, &namespace, &name, kubernetes::identity());
+        tokio::spawn(lease.keep(sender));
+        held
+    }))
 }
 
 fn image_kind(filesystem: PoolFilesystem) -> Option<image::Kind> {
@@ -333,19 +448,36 @@ async fn serve_admin(
     admin: Admin,
     metrics: Metrics,
     readiness: watch::Receiver<Readiness>,
+    standing: Option<watch::Receiver<Standing>>,
     stop: watch::Receiver<bool>,
 ) {
     let (sender, ready) = watch::channel(Err("starting".to_owned()));
     let mut from = readiness;
     let follow = async move {
+        // Where nobody is to be registered, nothing ever changes about that.
+        let (_kept, mut standing) = match standing {
+            Some(standing) => (None, standing),
+            None => {
+                let (sender, standing) = watch::channel(Standing::Accepted);
+                (Some(sender), standing)
+            }
+        };
         loop {
-            let now = match &*from.borrow_and_update() {
-                Readiness::Starting => Err("starting".to_owned()),
-                Readiness::Ready => Ok(()),
-                Readiness::Unfit(why) => Err(why.clone()),
+            let now = match (&*from.borrow_and_update(), &*standing.borrow_and_update()) {
+                (Readiness::Starting, _) => Err("starting".to_owned()),
+                (Readiness::Unfit(why), _) => Err(why.clone()),
+                (Readiness::Ready, Standing::Accepted) => Ok(()),
+                (Readiness::Ready, Standing::Waiting) => {
+                    Err("the kubelet has not registered this driver yet".to_owned())
+                }
+                (Readiness::Ready, Standing::Refused(why)) => Err(why.clone()),
             };
             drop(sender.send_replace(now));
-            if from.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = from.changed() => changed,
+                changed = standing.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }
@@ -402,50 +534,4 @@ fn kernel_has_nfs() -> bool {
             .any(|line| line.split(':').next().is_some_and(|module| module.contains("/nfs/nfsv4.ko")))
     };
     listed || loadable()
-}
-
-/// How many volumes each place had when it was last looked at.
-type Counts = Arc<Mutex<HashMap<Place, VolumeCount>>>;
-
-/// Empties the trash, for as long as the driver runs: of each export by itself, so that one which hangs, or whose trash takes
-/// hours, holds up no other.
-async fn reap(volumes: Volumes, metrics: Metrics, lifetime: Duration, interval: Duration) {
-    let counts = Counts::default();
-    let shown = Arc::clone(&counts);
-    metrics.volumes(move || {
-        let counts = shown.lock().unwrap_or_else(PoisonError::into_inner);
-        counts
-            .values()
-            .copied()
-            .reduce(|a, b| VolumeCount { live: a.live + b.live, trash: a.trash + b.trash })
-    });
-    let mut rounds: HashMap<Place, JoinHandle<()>> = HashMap::new();
-    loop {
-        rounds.retain(|_, round| !round.is_finished());
-        for place in volumes.backend().places() {
-            rounds.entry(place).or_insert_with_key(|place| {
-                let (volumes, metrics, counts) = (volumes.clone(), metrics.clone(), Arc::clone(&counts));
-                tokio::spawn(reap_place(volumes, metrics, lifetime, place.clone(), counts))
-            });
-        }
-        tokio::time::sleep(interval).await;
-    }
-}
-
-/// One round at one place; what is there afterwards goes into `counts`.
-async fn reap_place(volumes: Volumes, metrics: Metrics, lifetime: Duration, place: Place, counts: Counts) {
-    let name = place.name();
-    let failed = |trouble: Trouble| tracing::warn!(place = name, %trouble, "the trash can't be emptied now");
-    match volumes.backend().reap(&place, lifetime.as_secs()).await {
-        Ok(reaped) => {
-            metrics.reaped(reaped.removed);
-            if reaped.removed > 0 {
-                tracing::info!(place = name, volumes = reaped.removed, "trash removed");
-            }
-            reaped.trouble.into_iter().for_each(failed);
-            let count = VolumeCount { live: reaped.volumes, trash: reaped.waiting };
-            counts.lock().unwrap_or_else(PoisonError::into_inner).insert(place, count);
-        }
-        Err(trouble) => failed(trouble),
-    }
 }

@@ -2,17 +2,19 @@
 //!
 //! Each struct of flags is taken apart in full, so a flag that means nothing does not compile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::args::{
-    AllArgs, BackendFlags, ControllerArgs, ControllerFlags, LogFlags, NodeArgs, NodeFlags, Pair, SharedFlags,
+    AllArgs, BackendFlags, ControllerArgs, ControllerFlags, LogFlags, NodeArgs, NodeFlags, SharedFlags,
 };
-use crate::volume::{Export, MountOptions, has_control};
+use crate::volume::{AllowedServers, Export, MountOptions, has_control};
+use node::node_settings;
 
 pub use crate::args::{LogFormat, PoolFilesystem};
+pub use node::{InlineSettings, NodeSettings, RegistrationSettings};
 
 /// The driver's name where volumes are directories on NFS exports.
 pub const SHARE_DRIVER: &str = "nfs.csi.kuration.io";
@@ -37,6 +39,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Where volumes live.
     pub backend: BackendSettings,
+    /// The servers that requests may name.
+    pub servers: AllowedServers,
     /// What every mount begins with.
     pub mount_options: MountOptions,
     /// How long one operation may take.
@@ -47,6 +51,8 @@ pub struct Settings {
     pub reap_interval: Duration,
     /// The nodes that volumes may be published to; `None`: any.
     pub known_nodes: Option<BTreeSet<String>>,
+    /// What to ask the cluster's API server for; `None`: it is not used.
+    pub kubernetes: Option<KubernetesSettings>,
     /// Where to serve health and metrics.
     pub admin: Option<SocketAddr>,
     /// How long requests may take to finish after SIGTERM.
@@ -55,15 +61,13 @@ pub struct Settings {
     pub log: LogSettings,
 }
 
-/// The node that a process serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NodeSettings {
-    /// Its id.
-    pub id: String,
-    /// How many volumes may be on it; `None`: no limit.
-    pub max_volumes: Option<u64>,
-    /// Where it stands.
-    pub topology: BTreeMap<String, String>,
+/// What a controller asks the cluster's API server for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KubernetesSettings {
+    /// Whether the start-up taint is taken off nodes.
+    pub startup_taint: bool,
+    /// Namespace and name of the Lease without which no trash is emptied.
+    pub lease: Option<(String, String)>,
 }
 
 /// Where volumes live.
@@ -167,7 +171,7 @@ impl Settings {
             "endpoint",
             "say where to serve CSI, for example unix:///run/kuration/csi.sock",
         ))?;
-        let (backend, mount_options) = backend_settings(backend)?;
+        let (backend, servers, mount_options) = backend_settings(backend)?;
         let default_name = match backend {
             BackendSettings::Share { .. } => SHARE_DRIVER,
             BackendSettings::Pool { .. } => POOL_DRIVER,
@@ -181,25 +185,29 @@ impl Settings {
             ));
         }
         let is_controller = controller.is_some();
-        let node = node.map(node_settings).transpose()?;
+        let endpoint = socket_path(&endpoint)?;
+        let driver_name = check_driver_name(driver_name.unwrap_or_else(|| default_name.to_owned()))?;
+        let node = node.map(|flags| node_settings(flags, &endpoint, &driver_name, &backend)).transpose()?;
         // A node that serves alone reaps nothing; the values are never read.
-        let (known_nodes, trash_lifetime, reap_interval) = match controller {
+        let (known_nodes, trash_lifetime, reap_interval, kubernetes) = match controller {
             Some(flags) => controller_settings(flags, node.as_ref())?,
-            None => (None, Duration::ZERO, Duration::MAX),
+            None => (None, Duration::ZERO, Duration::MAX, None),
         };
         Ok(Self {
             controller: is_controller,
             node,
-            endpoint: socket_path(&endpoint)?,
-            driver_name: check_driver_name(driver_name.unwrap_or_else(|| default_name.to_owned()))?,
+            endpoint,
+            driver_name,
             installation: check_installation(installation)?,
             state_dir: absolute("state-dir", state_dir)?,
             backend,
+            servers,
             mount_options,
             operation_timeout,
             trash_lifetime,
             reap_interval,
             known_nodes,
+            kubernetes,
             admin,
             grace,
             log: LogSettings::from(log),
@@ -214,8 +222,13 @@ impl From<LogFlags> for LogSettings {
     }
 }
 
-fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOptions), SettingsError> {
-    let BackendFlags { share, mount_options, pool, pool_image, pool_filesystem, overcommit } = flags;
+fn backend_settings(
+    flags: BackendFlags,
+) -> Result<(BackendSettings, AllowedServers, MountOptions), SettingsError> {
+    let BackendFlags { share, allow_server, mount_options, pool, pool_image, pool_filesystem, overcommit } =
+        flags;
+    let pattern = |text: &String| text.parse().map_err(|why| refuse("allow-server", text, why));
+    let servers = AllowedServers::new(allow_server.iter().map(pattern).collect::<Result<_, _>>()?);
     let text = mount_options.unwrap_or_default();
     let mount_options = MountOptions::parse([&text]).map_err(|why| refuse("mount-options", &text, why))?;
     let Some(directory) = pool else {
@@ -228,8 +241,11 @@ fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOption
                 return Err(SettingsError::Needs(flag, "pool"));
             }
         }
-        return Ok((BackendSettings::Share { exports: known_exports(&share)? }, mount_options));
+        return Ok((BackendSettings::Share { exports: known_exports(&share)? }, servers, mount_options));
     };
+    if !allow_server.is_empty() {
+        return Err(SettingsError::Both("pool", "allow-server"));
+    }
     if !share.is_empty() {
         return Err(SettingsError::Both("pool", "share"));
     }
@@ -246,15 +262,13 @@ fn backend_settings(flags: BackendFlags) -> Result<(BackendSettings, MountOption
         filesystem: pool_filesystem.unwrap_or_default(),
         overcommit,
     };
-    Ok((backend, mount_options))
+    Ok((backend, servers, mount_options))
 }
 
 fn known_exports(shares: &[String]) -> Result<Vec<(Export, MountOptions)>, SettingsError> {
     let mut exports: Vec<(Export, MountOptions)> = Vec::new();
     for share in shares {
-        let (export, options) = share.split_once(',').unwrap_or((share, ""));
-        let export: Export = export.trim().parse().map_err(|why| refuse("share", share, why))?;
-        let options = MountOptions::parse([options]).map_err(|why| refuse("share", share, why))?;
+        let (export, options) = known_export("share", share)?;
         if exports.iter().any(|(known, _)| *known == export) {
             return Err(refuse("share", share, "this export is given twice"));
         }
@@ -263,7 +277,15 @@ fn known_exports(shares: &[String]) -> Result<Vec<(Export, MountOptions)>, Setti
     Ok(exports)
 }
 
-type ControllerSettings = (Option<BTreeSet<String>>, Duration, Duration);
+/// `server:/path[,option…]`.
+fn known_export(flag: &'static str, share: &str) -> Result<(Export, MountOptions), SettingsError> {
+    let (export, options) = share.split_once(',').unwrap_or((share, ""));
+    let export = export.trim().parse().map_err(|why| refuse(flag, share, why))?;
+    let options = MountOptions::parse([options]).map_err(|why| refuse(flag, share, why))?;
+    Ok((export, options))
+}
+
+type ControllerSettings = (Option<BTreeSet<String>>, Duration, Duration, Option<KubernetesSettings>);
 
 /// A process that is controller and node at once is one machine, so it knows that one node even where none is named: a
 /// volume published to another would be reachable nowhere.
@@ -271,7 +293,8 @@ fn controller_settings(
     flags: ControllerFlags,
     node: Option<&NodeSettings>,
 ) -> Result<ControllerSettings, SettingsError> {
-    let ControllerFlags { known_node, trash_lifetime, reap_interval } = flags;
+    let ControllerFlags { known_node, trash_lifetime, reap_interval, kubernetes, startup_taint, lease } =
+        flags;
     for id in &known_node {
         check_node_id("known-node", id)?;
     }
@@ -279,26 +302,31 @@ fn controller_settings(
         return Err(refuse("reap-interval", &format!("{reap_interval:?}"), "it must be 1s or more"));
     }
     let known: BTreeSet<String> = known_node.into_iter().chain(node.map(|node| node.id.clone())).collect();
-    Ok((Some(known).filter(|known| !known.is_empty()), trash_lifetime, reap_interval))
-}
-
-fn node_settings(flags: NodeFlags) -> Result<NodeSettings, SettingsError> {
-    let NodeFlags { node_id, max_volumes_per_node, topology } = flags;
-    check_node_id("node-id", &node_id)?;
-    let mut segments = BTreeMap::new();
-    for Pair { key, value } in topology {
-        check_segment(&key, &value).map_err(|why| refuse("topology", &format!("{key}={value}"), why))?;
-        // "It is NOT case sensitive": two spellings are one key (CSI specification, Topology.segments).
-        if segments.keys().any(|known: &String| known.eq_ignore_ascii_case(&key)) {
-            return Err(refuse("topology", &key, "this key is given twice"));
+    for (flag, given) in [("startup-taint", startup_taint), ("lease", lease.is_some())] {
+        if given && !kubernetes {
+            return Err(SettingsError::Needs(flag, "kubernetes"));
         }
-        segments.insert(key, value);
     }
-    let max_volumes = Some(max_volumes_per_node).filter(|&limit| limit > 0);
-    Ok(NodeSettings { id: node_id, max_volumes, topology: segments })
+    let lease = lease.as_deref().map(lease_name).transpose()?;
+    let kubernetes = kubernetes.then_some(KubernetesSettings { startup_taint, lease });
+    Ok((Some(known).filter(|known| !known.is_empty()), trash_lifetime, reap_interval, kubernetes))
 }
 
-/// The path of an endpoint. 107 bytes is what `sockaddr_un` holds beside its NUL.
+/// Namespace and name of a Lease. What else is wrong with either, the API server says.
+fn lease_name(text: &str) -> Result<(String, String), SettingsError> {
+    let legal = |part: &str| is_label(part) && !part.contains('_') && !part.contains(char::is_uppercase);
+    match text.split_once('/') {
+        Some((namespace, name)) if legal(namespace) && legal(name) => {
+            Ok((namespace.to_owned(), name.to_owned()))
+        }
+        _ => Err(refuse("lease", text, "it must be NAMESPACE/NAME, such as kuration-system/nfs-reaper")),
+    }
+}
+
+/// What `sockaddr_un` holds beside its NUL, in bytes.
+const LONGEST_SOCKET: usize = 107;
+
+/// The path of an endpoint.
 fn socket_path(endpoint: &str) -> Result<PathBuf, SettingsError> {
     let refused = |why| Err(refuse("endpoint", endpoint, why));
     match endpoint.strip_prefix("unix://") {
@@ -307,7 +335,9 @@ fn socket_path(endpoint: &str) -> Result<PathBuf, SettingsError> {
             refused("the path must be absolute: unix:///run/kuration/csi.sock")
         }
         Some(path) if path.ends_with('/') || has_control(path) => refused("the path must name a file"),
-        Some(path) if path.len() > 107 => refused("the path of a socket is 107 bytes long at most"),
+        Some(path) if path.len() > LONGEST_SOCKET => {
+            refused("the path of a socket is 107 bytes long at most")
+        }
         Some(path) => Ok(PathBuf::from(path)),
     }
 }
@@ -380,6 +410,7 @@ fn is_label(text: &str) -> bool {
 }
 
 mod inspect;
+mod node;
 mod tools;
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("plan", &["volume", "mount::table"]),
     ("fault", &[]),
     ("inflight", &[]),
+    ("privilege", &[]),
     ("child", &[]),
     ("mount", &["child", "volume", "fault"]),
     ("backend", &["mount", "child", "volume", "plan", "fault"]),
     ("csi", &["plan", "backend", "mount", "volume", "inflight", "telemetry", "fault"]),
+    ("kubernetes", &["telemetry", "volume"]),
     // How a line is logged is a setting.
     ("telemetry", &["settings::LogFormat", "settings::LogSettings"]),
     // The other side of CSI: its words are the specification's.
@@ -28,7 +30,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     // A plugin's flags are its words.
     ("kubectl", &["args", "inspection"]),
     ("args", &[]),
-    ("settings", &["args", "volume", "bench", "trial", "inspection::runner"]),
+    ("settings", &["args", "volume", "bench", "trial", "csi::registration::socket", "inspection::runner"]),
     ("run", &["all"]),
     ("lib", &["all"]),
     ("main", &["all"]),
@@ -39,6 +41,8 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("tonic", &["csi", "telemetry", "client", "run"]),
     ("prost", &["csi", "telemetry"]),
     ("tonic_prost", &["telemetry"]),
+    ("kube", &["kubernetes", "inspection", "kubectl", "run"]),
+    ("k8s_openapi", &["kubernetes", "inspection", "kubectl"]),
     ("tower", &["telemetry"]),
     ("http", &["telemetry", "inspection"]),
     ("http_body", &["telemetry"]),

@@ -6,6 +6,8 @@
 #[path = "common/asks.rs"]
 mod asks;
 mod common;
+#[path = "common/inline.rs"]
+mod inline;
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -64,6 +66,15 @@ const CASES: [(&str, Step, usize); 13] = [
     ("unpublish.removed", Step::Unpublish, 0),
     ("delete.moved", Step::Delete, 0),
     ("delete.committed", Step::Delete, 0),
+];
+
+/// The points in the life of an inline volume, and whether they lie in its unpublish.
+const INLINE: [(&str, bool); 5] = [
+    ("inline.made", false),
+    ("inline.mounted", false),
+    ("node_unpublish.unmounted", true),
+    ("delete.moved", true),
+    ("delete.committed", true),
 ];
 
 /// What is in a pool in which volumes were, and are no more.
@@ -201,7 +212,8 @@ fn points() -> BTreeSet<String> {
 
 #[test]
 fn every_fault_point_has_a_case() {
-    let cases: BTreeSet<String> = CASES.iter().map(|(point, ..)| (*point).to_owned()).collect();
+    let cases = CASES.iter().map(|(point, ..)| *point).chain(INLINE.iter().map(|(point, _)| *point));
+    let cases: BTreeSet<String> = cases.map(str::to_owned).collect();
     assert_eq!(points(), cases);
 }
 
@@ -338,4 +350,34 @@ async fn a_publication_that_was_to_be_refused_is_taken_back_by_its_unpublish() {
     assert_eq!(asker.code(second.clone()).await, Code::FailedPrecondition);
     asker.done(unpublish(life.id(), "node-1")).await;
     asker.done(second).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_inline_volume_outlives_a_death_and_does_not_outlive_its_pod() {
+    for (point, ending) in INLINE {
+        let home = tempfile::tempdir().unwrap();
+        let pod = inline::Pod::new(home.path(), "a");
+        let allowed = ["--inline-pool"];
+        let driver = if ending {
+            let driver = Driver::pool_in(home, &allowed, &[]);
+            Asker::of(&driver).await.done(pod.publish(&[])).await;
+            std::fs::write(pod.target.join("file"), "data").unwrap();
+            Driver::pool_in(driver.kill(), &allowed, &[("KURATION_FAULT", &format!("{point}=kill"))])
+        } else {
+            Driver::pool_in(home, &allowed, &[("KURATION_FAULT", &format!("{point}=kill"))])
+        };
+        let asker = Asker::of(&driver).await;
+        let asked: Ask = if ending { pod.unpublish().into() } else { pod.publish(&[]).into() };
+        assert!(asker.ask(asked.clone()).await.is_err(), "{point}");
+        let driver = Driver::pool_in(aside(|| driver.wait_for_death()).await, &allowed, &[]);
+        let asker = Asker::of(&driver).await;
+        asker.done(asked).await;
+        if !ending {
+            assert_eq!(mounts_beneath(driver.home.path()), std::slice::from_ref(&pod.target), "{point}");
+            assert_eq!(asker.ids().await.len(), 1, "{point}");
+            asker.done(pod.unpublish()).await;
+        }
+        assert_eq!(mounts_beneath(driver.home.path()), Vec::<PathBuf>::new(), "{point}");
+        aside(move || wait_for_reaper(driver.home.path())).await;
+    }
 }

@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
 mod common;
+#[path = "common/inline.rs"]
+mod inline;
 
 #[path = "nfs/host.rs"]
 mod host;
@@ -24,6 +26,8 @@ mod controllers;
 mod directories;
 #[path = "nfs/identity.rs"]
 mod identity;
+#[path = "nfs/inline_volumes.rs"]
+mod inline_volumes;
 #[path = "nfs/life.rs"]
 mod life;
 #[path = "nfs/outage.rs"]
@@ -32,5 +36,9 @@ mod outage;
 mod pool;
 #[path = "nfs/refusals.rs"]
 mod refusals;
+#[path = "nfs/static_volumes.rs"]
+mod static_volumes;
 #[path = "nfs/trash.rs"]
 mod trash;
+#[path = "nfs/trial.rs"]
+mod trial;

@@ -15,9 +15,10 @@ use asks::{
     Ask, Asker, Staged, delete, expand, get, node_expand, node_unpublish, publish, stats, unpublish, unstage,
 };
 use common::{Driver, MIB, Mode, capability, create, listing, map, node_publish, stage};
-use kuration::csi::proto::{self, CapacityRange, VolumeCapability};
+use kuration::csi::proto::{self, CapacityRange, Volume, VolumeCapability};
+use kuration::volume::{Export, Identity, Key, MountOptions, VolumeId};
 use refusal::{bad_capabilities, case, long, refused, traces};
-use tonic::Code::{Aborted, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
+use tonic::Code::{self, Aborted, FailedPrecondition, InvalidArgument, NotFound, OutOfRange};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_that_cant_be_is_not_made() {
@@ -377,4 +378,97 @@ async fn a_size_or_a_page_that_cant_be_is_refused() {
         cases.push(case(&format!("the token {token:.12?}"), list(0, token), Aborted, "starting_token"));
     }
     refused(&asker, &driver, cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_allowed_is_refused_by_whatever_names_it() {
+    let home = tempfile::tempdir().unwrap();
+    let allowed =
+        ["--node-id", "node-1", "--allow-server", "nas,*.example.com", "--allow-server", "192.0.2.0/24"];
+    let driver = Driver::start(home, "all", &allowed, &[]);
+    let asker = Asker::of(&driver).await;
+    let staging = driver.home.path().join("staging");
+    std::fs::create_dir(&staging).unwrap();
+    let (mode, word) = (Mode::MultiNodeMultiWriter, "allowed are nas, *.example.com, 192.0.2.0/24");
+    let mut cases = Vec::new();
+    for server in ["nas2", "example.com", "127.0.0.1", "::1", "192.0.3.1"] {
+        let place = [("server", server), ("share", "/exports")];
+        cases.push(case(server, create("name", MIB, &place), InvalidArgument, word));
+        let room = proto::GetCapacityRequest { parameters: map(&place), ..Default::default() };
+        cases.push(case(server, room, InvalidArgument, word));
+        let by_hand =
+            Volume { volume_id: "by hand".into(), volume_context: map(&place), ..Default::default() };
+        cases.push(case(server, stage(&by_hand, &staging, mode), InvalidArgument, word));
+        let mut attach = publish("by hand", "node-1", mode, false);
+        attach.volume_context = map(&place);
+        cases.push(case(server, attach, InvalidArgument, word));
+        let export = Export::new(server, "/exports").unwrap();
+        let id = VolumeId::share(&export, &MountOptions::default(), Identity::new([0; 4]), Key::of("", "x"));
+        cases.push(case(server, publish(&id.to_string(), "node-1", mode, false), InvalidArgument, word));
+    }
+    refused(&asker, &driver, cases).await;
+
+    // An id is proof that the server was allowed once: its volume can go.
+    let export = Export::new("127.0.0.1", "/exports").unwrap();
+    let id = VolumeId::share(&export, &MountOptions::default(), Identity::new([0; 4]), Key::of("", "x"));
+    let trouble = asker.ask(delete(&id.to_string())).await.unwrap_err();
+    assert!(trouble.code() != InvalidArgument && !trouble.message().contains("allowed are"), "{trouble:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_made_by_hand_is_published_without_a_record_where_its_context_says_where_it_is() {
+    let home = tempfile::tempdir().unwrap();
+    let driver = Driver::start(home, "all", &["--node-id", "node-1"], &[]);
+    let asker = Asker::of(&driver).await;
+    let mode = Mode::MultiNodeMultiWriter;
+    let context = map(&[("server", "192.0.2.1"), ("share", "/exports"), ("subDir", "team/a")]);
+    let mut attach = publish("by hand", "node-1", mode, false);
+    attach.volume_context = context;
+    asker.done(attach.clone()).await;
+    attach.node_id = "node-2".into();
+    let unknown = asker.ask(attach).await.unwrap_err();
+    assert!(unknown.code() == NotFound && unknown.message().contains("node-2"), "{unknown:?}");
+    asker.done(unpublish("by hand", "node-1")).await;
+    let nowhere = asker.ask(publish("by hand", "node-1", mode, false)).await.unwrap_err();
+    assert_eq!(nowhere.code(), NotFound, "{nowhere:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_with_a_place_makes_volumes_there_and_nowhere_else() {
+    let driver = Driver::pool(&["--topology", "pool.csi.kuration.io/node=n1,zone=a"]);
+    let asker = Asker::of(&driver).await;
+    let place = |pairs: &[(&str, &str)]| proto::Topology { segments: map(pairs) };
+    let here = place(&[("pool.csi.kuration.io/node", "n1")]);
+    let there = place(&[("pool.csi.kuration.io/node", "n2")]);
+    let wish = |requisite: &[&proto::Topology], preferred: &[&proto::Topology]| {
+        let owned = |all: &[&proto::Topology]| all.iter().map(|&one| one.clone()).collect();
+        let mut request = create("name", MIB, &[]);
+        request.accessibility_requirements =
+            Some(proto::TopologyRequirement { requisite: owned(requisite), preferred: owned(preferred) });
+        request
+    };
+    let word = "pool.csi.kuration.io/node=n1, zone=a";
+    let cases = vec![
+        case("another node", wish(&[&there], &[&there]), Code::ResourceExhausted, word),
+        case("another zone", wish(&[&place(&[("zone", "b")])], &[]), Code::ResourceExhausted, word),
+        case("a rack", wish(&[&place(&[("zone", "a"), ("rack", "1")])], &[]), Code::ResourceExhausted, word),
+    ];
+    refused(&asker, &driver, cases).await;
+    // One of several will do, in whatever order; a preference binds nobody; a key has no case.
+    for good in [
+        wish(&[&there, &here], &[&there, &here]),
+        wish(&[], &[&there]),
+        wish(&[&place(&[("ZONE", "a")])], &[]),
+    ] {
+        let made = asker.done(good).await;
+        assert!(made.contains("\"zone\": \"a\"") && made.contains("\"n1\""), "{made}");
+    }
+    // What storage capacity objects are made of.
+    let mut controller = driver.controller().await;
+    let mut room = async |place: Option<&proto::Topology>| {
+        let request = proto::GetCapacityRequest { accessible_topology: place.cloned(), ..Default::default() };
+        controller.get_capacity(request).await.unwrap().into_inner().available_capacity
+    };
+    assert!(room(None).await > 0 && room(Some(&here)).await > 0);
+    assert_eq!(room(Some(&there)).await, 0);
 }

@@ -15,7 +15,10 @@ pub enum Trouble {
     #[error("{0}; an earlier request was given up in the middle, and may have been carried out")]
     MountAgain(MountError),
     /// It stopped answering in the middle: what was asked may or may not have been done.
-    #[error("{place} did not answer within {seconds} s; it is asked again at the next try")]
+    #[error(
+        "{place} did not answer within {seconds} s, and is asked again at the next try; if this goes on, see whether the \
+         server is up and can be reached"
+    )]
     Hung {
         /// The export or pool.
         place: String,
@@ -23,7 +26,10 @@ pub enum Trouble {
         seconds: u64,
     },
     /// It was found to be hanging a moment ago, and nothing was asked of it.
-    #[error("{place} does not answer (seen {seconds} s ago); it is asked again at the next try")]
+    #[error(
+        "{place} does not answer (seen {seconds} s ago), and is asked again at the next try; see whether the server is up and \
+         can be reached"
+    )]
     Down {
         /// The export or pool.
         place: String,
@@ -47,7 +53,9 @@ pub enum Trouble {
         doing: String,
     },
     /// It is full.
-    #[error("{doing}: {place} has no space left")]
+    #[error(
+        "{doing}: {place} has no space left; free some there or enlarge it (deleted volumes stay in the trash for a while)"
+    )]
     Full {
         /// The export or pool.
         place: String,
@@ -148,7 +156,10 @@ pub enum CreateError {
         directory: String,
     },
     /// It doesn't fit.
-    #[error("{bytes} bytes do not fit: {available} bytes are free of what the pool promises in all")]
+    #[error(
+        "{bytes} bytes do not fit: {available} bytes are free of what the pool promises in all; ask for less, delete volumes, \
+         enlarge the pool, or let it promise more (--overcommit)"
+    )]
     TooLarge {
         /// The size asked for.
         bytes: u64,
@@ -186,7 +197,7 @@ pub enum PublishError {
     #[error(transparent)]
     Trouble(#[from] Trouble),
     /// There is no such volume.
-    #[error("no such volume")]
+    #[error("there is no such volume; it was deleted, or its record is gone from the export")]
     NotFound,
     /// The node has it in another way.
     #[error("the volume is published to node {node:?} as {held}, not as {asked}; unpublish it first")]
@@ -242,7 +253,10 @@ pub enum ExpandError {
         limit: u64,
     },
     /// It doesn't fit.
-    #[error("{bytes} bytes do not fit: {available} bytes could be had")]
+    #[error(
+        "{bytes} bytes do not fit: {available} bytes could be had; ask for less, delete volumes, enlarge the pool, or let it \
+         promise more (--overcommit)"
+    )]
     TooLarge {
         /// The size asked for.
         bytes: u64,

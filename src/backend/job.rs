@@ -7,7 +7,7 @@ use super::fault::{
     UnpublishError,
 };
 use crate::mount::NfsMount;
-use crate::volume::{Identity, Key, Publication, Volume, Wanted};
+use crate::volume::{Claim, Identity, Key, Publication, Volume, Wanted};
 
 /// A job, and which export or pool it is meant for.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -65,6 +65,13 @@ pub enum Job {
         /// At most so many bytes.
         limit: i64,
     },
+    /// Record whose a volume is.
+    Claim {
+        /// Which one.
+        key: Key,
+        /// Who has it now.
+        claim: Claim,
+    },
     /// Volumes in the order of their keys.
     List {
         /// Only those behind this one.
@@ -100,6 +107,8 @@ pub enum Answer {
     Unpublish(Result<(), UnpublishError>),
     /// To [`Job::Expand`]: the volume's size in bytes.
     Expand(Result<u64, ExpandError>),
+    /// To [`Job::Claim`]: whether that was news.
+    Claim(Result<bool, ExpandError>),
     /// To [`Job::List`].
     List(Result<Page, ListError>),
     /// To [`Job::Capacity`].
@@ -126,6 +135,7 @@ impl Answer {
             | Self::Publish(Err(PublishError::Trouble(trouble)))
             | Self::Unpublish(Err(UnpublishError::Trouble(trouble)))
             | Self::Expand(Err(ExpandError::Trouble(trouble)))
+            | Self::Claim(Err(ExpandError::Trouble(trouble)))
             | Self::List(Err(ListError::Trouble(trouble)))
             | Self::Capacity(Err(CapacityFault::Trouble(trouble))) => Some(trouble),
             _ => None,

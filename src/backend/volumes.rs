@@ -7,12 +7,13 @@ use tokio::time::Instant;
 
 use super::job::{Ask, Reaped};
 use super::{
-    Answer, CapacityFault, CreateError, DeleteError, ExpandError, FindError, Job, ListError, PublishError,
-    Room, Trouble, UnpublishError,
+    Answer, CapacityFault, CreateError, DeleteError, ExpandError, FindError, Job, ListError, Page,
+    PublishError, Room, Trouble, UnpublishError,
 };
 use crate::plan::Origin;
 use crate::volume::{
-    Export, Identity, Key, Kind, MountOptions, Publication, SecretOptions, Usage, Volume, VolumeId, Wanted,
+    Claim, Export, Identity, Key, Kind, MountOptions, Publication, SecretOptions, Usage, Volume, VolumeId,
+    Wanted,
 };
 
 /// One export, reached in one way, or the pool.
@@ -88,7 +89,8 @@ pub trait Backend: Send + Sync {
     /// The place that an id speaks of; `None` where it is not one of this kind.
     fn locate(&self, handle: &Handle) -> Result<Option<Place>, Trouble>;
 
-    /// Removes old trash. Unlike [`Backend::run`] this may take hours, and disturbs no request.
+    /// Removes old trash. Unlike [`Backend::run`] this may take hours, and disturbs no request. Dropped, it stops before the next
+    /// removal.
     async fn reap(&self, place: &Place, lifetime: u64) -> Result<Reaped, Trouble>;
 
     /// The volume's directory, where it is on this machine.
@@ -179,6 +181,28 @@ impl Volumes {
         Ok(volume)
     }
 
+    /// Looks the volume of `key` up at `place`, by which its id is known too.
+    pub async fn look_up(
+        &self,
+        place: &Place,
+        key: Key,
+        deadline: Instant,
+    ) -> Result<(VolumeId, Volume), FindError> {
+        let (identity, volume) = asked!(self, place, None, Job::Find { key }, deadline, Find);
+        Ok((id_of(place, &volume, identity, key), volume))
+    }
+
+    /// Up to `most` volumes of one place behind `after`.
+    pub async fn page(
+        &self,
+        place: &Place,
+        after: Option<Key>,
+        most: usize,
+        deadline: Instant,
+    ) -> Result<Page, ListError> {
+        Ok(asked!(self, place, None, Job::List { after, most }, deadline, List))
+    }
+
     /// Notes that a node has a volume, of which it may have `limit` in all.
     pub async fn publish(
         &self,
@@ -224,6 +248,13 @@ impl Volumes {
         Ok(asked!(self, &place, Some(&handle.id), job, deadline, Expand))
     }
 
+    /// Records whose a volume is; whether that was news.
+    pub async fn claim(&self, handle: &Handle, claim: Claim, deadline: Instant) -> Result<bool, ExpandError> {
+        let place = self.backend.locate(handle)?.ok_or(ExpandError::NotFound)?;
+        let job = Job::Claim { key: handle.id.key(), claim };
+        Ok(asked!(self, &place, Some(&handle.id), job, deadline, Claim))
+    }
+
     /// Up to `most` volumes of all known places behind `after`, with their ids, and where to go on.
     ///
     /// A place that does not answer makes all of it an error: a shorter list would say that its volumes are gone.
@@ -250,7 +281,7 @@ impl Volumes {
                 // Whether there is more is not known without asking; an empty last page is allowed.
                 return Ok((listed, last));
             }
-            let page = asked!(self, &place, None, Job::List { after: behind, most: room }, deadline, List);
+            let page = self.page(&place, behind, room, deadline).await?;
             for volume in page.volumes {
                 let Some(identity) = page.identity else { break };
                 let key = volume.record.key;

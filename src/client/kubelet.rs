@@ -10,6 +10,9 @@ use sha2::{Digest, Sha256};
 use super::ClientError;
 use crate::mount::table;
 
+/// A line of the mount table.
+pub type Mounted = table::Entry;
+
 /// A kubelet's directory: `/var/lib/kubelet`, or one in a temporary place that looks like it.
 #[derive(Debug, Clone)]
 pub struct Kubelet {

@@ -27,7 +27,7 @@ use crate::csi::proto::{self, controller_service_capability, node_service_capabi
 pub use crate::telemetry::rpc::code_name;
 pub use error::ClientError;
 pub use interrupt::interrupted;
-pub use kubelet::{Kubelet, mounts_beneath, uuid};
+pub use kubelet::{Kubelet, Mounted, mounts_beneath, uuid};
 pub use life::{Life, Order, Usage};
 
 /// How long one call may take, unless a caller sets another: what the kubelet gives its calls.

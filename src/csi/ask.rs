@@ -8,7 +8,7 @@ use tonic::Status;
 use super::proto;
 use crate::volume::{
     Access, AccessError, Capability, Capacity, Directory, Export, Fingerprint, Key, Kind, Mode, MountOptions,
-    Parameters, SecretOptions, Wanted, check_name, has_control,
+    Parameters, SecretOptions, VolumeId, Wanted, check_name, has_control,
 };
 
 /// Longest path accepted, in bytes: PATH_MAX with its NUL. The specification demands at least 128.
@@ -134,10 +134,15 @@ pub fn fitting(kind: Kind, options: &MountOptions) -> Result<(), Status> {
     match kind {
         Kind::Share => Ok(()),
         Kind::Pool if options.reach().is_empty() => Ok(()),
-        Kind::Pool => Err(invalid(format!(
-            "the mount options \"{}\" are NFS's, and this pool is reached by a bind mount: leave them out",
-            options.reach()
-        ))),
+        Kind::Pool => {
+            let labelled = options.nfs().any(|(name, _)| name == "context");
+            // The kubelet adds it by itself, where the CSIDriver says that it may.
+            let hint = if labelled { ", and seLinuxMount: false in the CSIDriver" } else { "" };
+            Err(invalid(format!(
+                "the mount options \"{}\" are NFS's, and this pool is reached by a bind mount: leave them out{hint}",
+                options.reach()
+            )))
+        }
     }
 }
 
@@ -199,6 +204,8 @@ impl Create {
             mount_options: options.reach(),
             fingerprint: Fingerprint { parameters: parameters.asked, capabilities },
             now,
+            claim: parameters.claim,
+            scratch: None,
         };
         Ok(Self { wanted, export: parameters.export, options, secret })
     }
@@ -237,6 +244,28 @@ impl Source {
         let options = MountOptions::parse(value("mountOptions"))?;
         Ok(Self { export, path, options })
     }
+}
+
+/// Whether a key of a context is Kubernetes' own: the provisioner puts one into each PersistentVolume, and the kubelet adds
+/// whose Pod it is (`podInfoOnMount`).
+pub fn is_kubernetes(key: &str) -> bool {
+    key.starts_with("csi.storage.k8s.io/") || key.starts_with("storage.kubernetes.io/")
+}
+
+/// Whether an id has a form that is given out by this driver alone.
+pub fn is_ours(volume_id: &str) -> bool {
+    matches!(volume_id.parse(), Ok(VolumeId::Share { .. } | VolumeId::Pool { .. }))
+}
+
+/// Whether a request speaks of a static volume: one that nobody made here, so that the request itself says where it is.
+///
+/// An id in our own form was given out once. Where it has no record its volume is gone, whatever the request says of it.
+pub fn is_static(kind: Kind, volume_id: &str, context: &HashMap<String, String>) -> Result<bool, Status> {
+    let says = context.keys().any(|key| ["server", "share"].iter().any(|k| k.eq_ignore_ascii_case(key)));
+    if kind == Kind::Pool || is_ours(volume_id) || !says {
+        return Ok(false);
+    }
+    Source::parse(context).map(|_| true)
 }
 
 /// How one consumer uses a volume.

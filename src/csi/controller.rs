@@ -3,15 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::SystemTime;
 
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::ask;
 use super::pending::{Limits, alone};
 use super::proto::{self, controller_server, controller_service_capability};
-use crate::backend::{Handle, Place, Position, Volumes};
+use crate::backend::{FindError, Handle, Place, Position, Volumes};
 use crate::inflight::InFlight;
+use crate::plan;
 use crate::telemetry::name_volume;
-use crate::volume::{Export, Key, Kind, MountOptions, Publication, SecretOptions, Volume, VolumeId};
+use crate::volume::{
+    AllowedServers, Export, Key, Kind, MountOptions, Publication, REDACTED_CONTEXT, SecretOptions, Volume,
+    VolumeId,
+};
 
 /// Most volumes on one page of a list: what a server one millisecond away tells in two seconds, so that no list uses up the
 /// sidecar's patience.
@@ -23,6 +28,8 @@ pub struct Controller {
     pub volumes: Volumes,
     /// Whose volumes they are.
     pub installation: String,
+    /// The servers that a request may name. Ids already given out are deleted wherever they are.
+    pub servers: AllowedServers,
     /// How long things may take.
     pub limits: Limits,
     /// The nodes there are, where that is known; a volume is published to no other.
@@ -50,7 +57,39 @@ fn no_volume(id: &str) -> Status {
     Status::not_found(format!("there is no volume {:?} here", id.chars().take(128).collect::<String>()))
 }
 
+fn no_node(node: &str) -> Status {
+    Status::not_found(format!("there is no node {node:?}"))
+}
+
 impl Controller {
+    fn knows(&self, node: &str) -> bool {
+        self.known_nodes.as_ref().is_none_or(|known| known.contains(node))
+    }
+
+    /// Whether a request speaks of a static volume. One whose handle has the form of csi-driver-nfs may have been adopted;
+    /// then its record counts.
+    async fn is_static(
+        &self,
+        volume_id: &str,
+        context: &HashMap<String, String>,
+        handle: Option<&Handle>,
+        deadline: Instant,
+    ) -> Result<bool, Status> {
+        if let Some(export) = handle.and_then(|handle| self.export_of(&handle.id)) {
+            self.servers.check(&export)?;
+        }
+        if !ask::is_static(self.volumes.backend().kind(), volume_id, context)? {
+            return Ok(false);
+        }
+        self.servers.check(&ask::Source::parse(context)?.export)?;
+        let Some(handle) = handle else { return Ok(true) };
+        match self.volumes.find(handle, deadline).await {
+            Ok(_) => Ok(false),
+            Err(FindError::NotFound) => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// The volume as CSI shows it.
     fn shown(&self, id: &VolumeId, place: Option<&Export>, volume: &Volume) -> proto::Volume {
         let mut context = HashMap::new();
@@ -90,6 +129,7 @@ impl Controller {
         options: &MountOptions,
         secret: &SecretOptions,
     ) -> Result<Place, Status> {
+        export.map_or(Ok(()), |export| self.servers.check(export))?;
         let place = self.volumes.backend().place(export, options, secret);
         place.ok_or_else(|| Status::invalid_argument("the parameters name no server and share"))
     }
@@ -99,13 +139,17 @@ impl Controller {
         let Some(wish) = wish.filter(|wish| !wish.requisite.is_empty() && !self.topology.is_empty()) else {
             return Ok(());
         };
-        let here = |topology: &proto::Topology| {
-            topology.segments.iter().all(|(key, value)| self.topology.get(key) == Some(value))
-        };
-        if wish.requisite.iter().any(here) {
+        // What is preferred binds nobody: there is one place to choose from. The provisioner answers this code by asking the
+        // scheduler for another node, where the class waits for the first consumer.
+        if wish.requisite.iter().any(|topology| plan::lies_within(&self.topology, &topology.segments)) {
             return Ok(());
         }
-        Err(Status::resource_exhausted(format!("volumes can be had only where {:?}", self.topology)))
+        let here: Vec<String> = self.topology.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        Err(Status::resource_exhausted(format!(
+            "this pool's volumes can be used only where {}, and none was asked for there: run the pod there, or mend the class' \
+             allowedTopologies",
+            here.join(", ")
+        )))
     }
 }
 
@@ -159,19 +203,25 @@ impl controller_server::Controller for Controller {
         let volume_id = ask::volume_id(&request.volume_id)?;
         let node = ask::node_id(&request.node_id)?.to_owned();
         let capability = ask::capability(request.volume_capability.as_ref())?;
-        let handle = known(volume_id, &request.secrets)?.ok_or_else(|| no_volume(volume_id))?;
-        if self.known_nodes.as_ref().is_some_and(|known| !known.contains(&node)) {
+        let readonly = [("readonly".to_owned(), "true".to_owned())].into_iter().filter(|_| request.readonly);
+        let done = proto::ControllerPublishVolumeResponse { publish_context: readonly.collect() };
+        let handle = known(volume_id, &request.secrets)?;
+        if self.is_static(volume_id, &request.volume_context, handle.as_ref(), deadline).await? {
+            // Nothing of it is ours to write a note beside. Kubernetes keeps such a volume's modes by itself.
+            return if self.knows(&node) { Ok(Response::new(done)) } else { Err(no_node(&node)) };
+        }
+        let handle = handle.ok_or_else(|| no_volume(volume_id))?;
+        if !self.knows(&node) {
             // The volume first, as the specification lists them.
             self.volumes.find(&handle, deadline).await?;
-            return Err(Status::not_found(format!("there is no node {node:?}")));
+            return Err(no_node(&node));
         }
         let access = ask::access(&capability, request.readonly);
         let publication = Publication { node, access };
         let (volumes, limit, key) = (self.volumes.clone(), self.max_volumes, handle.id.key());
         let work = async move { Ok(volumes.publish(&handle, publication, limit, deadline).await?) };
         alone(&self.inflight, key.to_string(), deadline, work).await?;
-        let readonly = [("readonly".to_owned(), "true".to_owned())].into_iter().filter(|_| request.readonly);
-        Ok(Response::new(proto::ControllerPublishVolumeResponse { publish_context: readonly.collect() }))
+        Ok(Response::new(done))
     }
 
     async fn controller_unpublish_volume(
@@ -196,19 +246,29 @@ impl controller_server::Controller for Controller {
     ) -> Result<Response<proto::ValidateVolumeCapabilitiesResponse>, Status> {
         use proto::validate_volume_capabilities_response::Confirmed;
         let deadline = self.limits.deadline(&request);
-        let request = request.into_inner();
+        let mut request = request.into_inner();
+        // What is confirmed is said again, and a token shall not be.
+        request.volume_context.remove(REDACTED_CONTEXT);
         let volume_id = ask::volume_id(&request.volume_id)?;
         if request.volume_capabilities.is_empty() {
             return Err(Status::invalid_argument("volume_capabilities is empty"));
         }
-        let handle = known(volume_id, &request.secrets)?.ok_or_else(|| no_volume(volume_id))?;
+        let handle = known(volume_id, &request.secrets)?;
+        if self.is_static(volume_id, &request.volume_context, handle.as_ref(), deadline).await? {
+            return Ok(Response::new(validate_static(request)));
+        }
+        let handle = handle.ok_or_else(|| no_volume(volume_id))?;
         let volume = self.volumes.find(&handle, deadline).await?;
         let context = self.shown(&handle.id, self.export_of(&handle.id).as_ref(), &volume).volume_context;
         let refused =
             |message: String| proto::ValidateVolumeCapabilitiesResponse { confirmed: None, message };
         let answer = if let Err(status) = ask::capabilities(&request.volume_capabilities) {
             refused(status.message().to_owned())
-        } else if request.volume_context.iter().any(|(key, value)| context.get(key) != Some(value)) {
+        } else if request
+            .volume_context
+            .iter()
+            .any(|(key, value)| !ask::is_kubernetes(key) && context.get(key) != Some(value))
+        {
             refused(format!("the volume's context is {context:?}"))
         } else if !request.mutable_parameters.is_empty() {
             refused(
@@ -270,8 +330,7 @@ impl controller_server::Controller for Controller {
             ask::capabilities(&request.volume_capabilities)?;
         }
         let elsewhere = request.accessible_topology.is_some_and(|asked| {
-            !self.topology.is_empty()
-                && !asked.segments.iter().all(|(key, value)| self.topology.get(key) == Some(value))
+            !self.topology.is_empty() && !plan::lies_within(&self.topology, &asked.segments)
         });
         let named = request.parameters.keys().any(|key| key.eq_ignore_ascii_case("server"));
         let place = match self.volumes.backend().kind() {
@@ -332,7 +391,13 @@ impl controller_server::Controller for Controller {
         if request.volume_capability.is_some() {
             ask::capability(request.volume_capability.as_ref())?;
         }
-        let handle = known(volume_id, &request.secrets)?.ok_or_else(|| no_volume(volume_id))?;
+        let handle = known(volume_id, &request.secrets)?.ok_or_else(|| {
+            let words = no_volume(volume_id);
+            Status::not_found(format!(
+                "{}; a static volume's size is its server's, and not changed here",
+                words.message()
+            ))
+        })?;
         let (volumes, key) = (self.volumes.clone(), handle.id.key());
         let work = async move { Ok(volumes.expand(&handle, range, deadline).await?) };
         let bytes = alone(&self.inflight, key.to_string(), deadline, work).await?;
@@ -360,6 +425,23 @@ impl controller_server::Controller for Controller {
             status: Some(VolumeStatus { published_node_ids }),
         }))
     }
+}
+
+/// What a static volume can be used for: what any can.
+fn validate_static(
+    request: proto::ValidateVolumeCapabilitiesRequest,
+) -> proto::ValidateVolumeCapabilitiesResponse {
+    use proto::validate_volume_capabilities_response::Confirmed;
+    if let Err(status) = ask::capabilities(&request.volume_capabilities) {
+        let message = status.message().to_owned();
+        return proto::ValidateVolumeCapabilitiesResponse { confirmed: None, message };
+    }
+    let confirmed = Confirmed {
+        volume_context: request.volume_context,
+        volume_capabilities: request.volume_capabilities,
+        ..Default::default()
+    };
+    proto::ValidateVolumeCapabilitiesResponse { confirmed: Some(confirmed), message: String::new() }
 }
 
 /// Whether the parameters that a request names are those the volume was made with.

@@ -4,20 +4,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use tokio::time::Instant;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::ask::{self, Source};
+use super::files::{Files, Manner};
+use super::inline::{InlineVolumes, PublishInline};
 use super::pending::{Limits, alone};
 use super::proto::{self, node_server, node_service_capability};
 use super::staged::{Notes, Staged};
 use crate::backend::{FindError, Local, Volumes};
 use crate::fault_point;
 use crate::inflight::InFlight;
-use crate::mount::{Mounter, ResolveError, linux, table};
+use crate::mount::{Mounter, ResolveError, table};
 use crate::plan::{self, NodePublish, NodeStage, Origin};
-use crate::telemetry::{Metrics, MountResult, name_volume};
+use crate::telemetry::{Metrics, name_volume};
 use crate::volume::{
-    Access, Attributes, Capability, ExportName, Kind, MountOptions, SecretOptions, Usage, VolumeId,
+    Access, AllowedServers, Capability, ExportName, Inline, Kind, MountOptions, SecretOptions, Usage,
+    VolumeId,
 };
 
 /// The Node service.
@@ -31,6 +34,8 @@ pub struct Node {
     pub topology: BTreeMap<String, String>,
     /// The volumes; a pool's are on this machine.
     pub volumes: Volumes,
+    /// The servers that a volume's context may name.
+    pub servers: AllowedServers,
     /// Options that every mount begins with.
     pub defaults: MountOptions,
     /// Its mounts.
@@ -41,20 +46,22 @@ pub struct Node {
     pub limits: Limits,
     /// What is being worked on.
     pub inflight: InFlight,
+    /// Where Pods' inline volumes live, if they may have any.
+    pub inlines: Option<InlineVolumes>,
     /// What is counted.
     pub metrics: Metrics,
 }
 
-fn own(error: &std::io::Error) -> Status {
+pub(super) fn own(error: &std::io::Error) -> Status {
     Status::internal(format!("the driver's own state on this node: {error}"))
 }
 
-fn table() -> Result<Vec<table::Entry>, Status> {
+pub(super) fn table() -> Result<Vec<table::Entry>, Status> {
     table::read().map_err(|error| own(&error))
 }
 
 impl Node {
-    async fn resolve(&self, field: &str, path: &Path) -> Result<PathBuf, Status> {
+    pub(super) async fn resolve(&self, field: &str, path: &Path) -> Result<PathBuf, Status> {
         self.mounter.resolve(path).await.map_err(|error| {
             let words = format!("{field} {}: {error}", path.display());
             match error {
@@ -67,10 +74,19 @@ impl Node {
     /// A volume of the pool, which is on this machine.
     async fn local(&self, volume_id: &str) -> Result<Local, Status> {
         let not_found = || Status::not_found(format!("there is no volume {volume_id:?} in this pool"));
-        let id: VolumeId = volume_id.parse().map_err(|_| not_found())?;
-        match self.volumes.backend().local(&id).await {
+        let id = match volume_id.parse() {
+            Ok(id) => id,
+            Err(_) => self.inline_id(volume_id).await.ok_or_else(not_found)?,
+        };
+        self.local_of(&id).await
+    }
+
+    pub(super) async fn local_of(&self, id: &VolumeId) -> Result<Local, Status> {
+        match self.volumes.backend().local(id).await {
             Ok(Some(local)) => Ok(local),
-            Ok(None) | Err(FindError::NotFound) => Err(not_found()),
+            Ok(None) | Err(FindError::NotFound) => {
+                Err(Status::not_found(format!("there is no volume \"{id}\" in this pool")))
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -83,15 +99,16 @@ impl Node {
         let staging = self.resolve("staging_target_path", &ask.staging).await?;
         let mut attributes = self.defaults.and(&ask.options).attributes();
         attributes.read_only |= ask.access.reads_only();
-        let local = if self.is_pool() { Some(self.local(&ask.volume_id).await?) } else { None };
-        let source = if local.is_none() { Some(Source::parse(&ask.context)?) } else { None };
-        let origin = match (&local, &source) {
-            (Some(local), _) => local.origin.clone(),
-            (None, Some(source)) => Origin::Nfs(source.export.source(&source.path)),
-            (None, None) => return Err(Status::internal("a volume that is neither local nor on a server")),
+        let files = match self.is_pool() {
+            true => Files::Here(Box::new(self.local(&ask.volume_id).await?)),
+            false => {
+                let source = Source::parse(&ask.context)?;
+                self.servers.check(&source.export)?;
+                Files::There(source)
+            }
         };
         let known = self.staged.of(&ask.volume_id).filter(|known| known.staging == staging);
-        match plan::node_stage(&origin, &staging, attributes.read_only, &table()?) {
+        match plan::node_stage(&files.origin(), &staging, attributes.read_only, &table()?) {
             NodeStage::Done => {
                 if let Some(known) = known.filter(|known| known.mode != ask.access.mode) {
                     return Err(Status::already_exists(format!(
@@ -104,47 +121,13 @@ impl Node {
                 return Err(Status::already_exists(format!("{}: {what}", staging.display())));
             }
             NodeStage::Mount => {
-                let done = match (local, source) {
-                    (Some(local), _) => self.bind_local(local, &staging, attributes, deadline).await,
-                    (None, Some(source)) => {
-                        let options = self.defaults.and(&source.options).and(&ask.options);
-                        let options = (&options, &ask.secret);
-                        let read_only = attributes.read_only;
-                        let (export, path) = (&source.export, source.path.as_str());
-                        let stage = self.mounter.stage(export, path, options, read_only, &staging, deadline);
-                        stage.await.map(|_| ()).map_err(Status::from)
-                    }
-                    (None, None) => Ok(()),
-                };
-                self.count(&done);
-                done?;
+                let manner = Manner { options: ask.options, secret: ask.secret, attributes };
+                self.show(files, &staging, &manner, deadline).await?;
             }
         }
         fault_point!("stage.mounted");
         let staged = Staged { volume_id: ask.volume_id, staging, mode: ask.access.mode };
         self.staged.put(&staged).map_err(|error| own(&error))
-    }
-
-    /// A pool's volume is a directory of this machine: nothing can hang, so no child is needed.
-    async fn bind_local(
-        &self,
-        local: Local,
-        staging: &Path,
-        attributes: Attributes,
-        deadline: Instant,
-    ) -> Result<(), Status> {
-        self.mounter.check(staging, deadline).await?;
-        let staging = staging.to_owned();
-        let bound = tokio::task::spawn_blocking(move || {
-            linux::bind_directory(&local.directory, &staging, attributes)
-        });
-        match bound.await {
-            Ok(Ok(())) => Ok(()),
-            Ok(Err(errno)) => {
-                Err(Status::internal(format!("the volume's directory can't be bound: {errno}")))
-            }
-            Err(error) => Err(Status::internal(error.to_string())),
-        }
     }
 
     async fn publish(self, ask: Publish, deadline: Instant) -> Result<(), Status> {
@@ -191,14 +174,6 @@ impl Node {
         }
     }
 
-    fn count(&self, mounted: &Result<(), Status>) {
-        self.metrics.mounted(match mounted {
-            Ok(()) => MountResult::Mounted,
-            Err(status) if status.code() == Code::DeadlineExceeded => MountResult::TimedOut,
-            Err(_) => MountResult::Refused,
-        });
-    }
-
     /// The mount at `path`, if it shows the volume `volume_id`.
     async fn mount_of(&self, volume_id: &str, path: &Path) -> Result<(PathBuf, table::Entry), Status> {
         let nothing = || Status::not_found(format!("volume {volume_id:?} is not at {}", path.display()));
@@ -221,7 +196,9 @@ impl Node {
                     entry.is_nfs() && below.is_some_and(|below| below.is_empty() || below.starts_with('/'))
                 }
                 Ok(VolumeId::Share { export: ExportName::Hashed(_), .. }) => entry.is_nfs(),
-                Ok(VolumeId::Pool { .. }) | Err(_) => false,
+                // A static volume's handle says nothing.
+                Err(_) => entry.is_nfs(),
+                Ok(VolumeId::Pool { .. }) => false,
             },
         };
         if shown { Ok((path.clone(), entry.clone())) } else { Err(nothing()) }
@@ -316,6 +293,11 @@ impl node_server::Node for Node {
         let request = request.into_inner();
         let volume_id = ask::volume_id(&request.volume_id)?.to_owned();
         name_volume(&volume_id);
+        if Inline::is_asked(&request.volume_context) {
+            let ask = PublishInline::parse(self, &request)?;
+            alone(&self.inflight, volume_id, deadline, self.clone().publish_inline(ask, deadline)).await?;
+            return Ok(Response::new(proto::NodePublishVolumeResponse {}));
+        }
         let target = ask::path("target_path", &request.target_path)?;
         let capability = ask::capability(request.volume_capability.as_ref())?;
         if request.staging_target_path.is_empty() {
@@ -342,11 +324,12 @@ impl node_server::Node for Node {
         let volume_id = ask::volume_id(&request.volume_id)?.to_owned();
         name_volume(&volume_id);
         let target = ask::path("target_path", &request.target_path)?;
-        let node = self.clone();
+        let (node, id) = (self.clone(), volume_id.clone());
         let work = async move {
             let target = node.resolve("target_path", &target).await?;
             node.mounter.unmount(&target, true).await?;
             fault_point!("node_unpublish.unmounted");
+            node.forget_inline(&id, deadline).await;
             Ok(())
         };
         alone(&self.inflight, volume_id, deadline, work).await?;
@@ -426,15 +409,22 @@ impl node_server::Node for Node {
             let enforced = self.volumes.backend().enforcement().is_ok();
             let usage = self.volumes.backend().usage(local).await?;
             if enforced { usage.total } else { recorded }
-        } else {
+        } else if ask::is_ours(volume_id) {
             // The size of a share's volume is a number in its record, which the controller has moved; that the mount is
             // there and answers is what this node can confirm.
             self.mounter.measure(&mounted.0).await?;
             wanted
+        } else {
+            // A static volume is as large as its export.
+            self.mounter.measure(&mounted.0).await?.total
         };
         if seen < wanted {
+            let remedy = match ask::is_ours(volume_id) {
+                true => "expand the volume at the controller first",
+                false => "a static volume's size is its server's, and not changed here",
+            };
             return Err(Status::failed_precondition(format!(
-                "this node sees {seen} bytes, and {wanted} are asked for: expand the volume at the controller first"
+                "this node sees {seen} bytes, and {wanted} are asked for: {remedy}"
             )));
         }
         let capacity_bytes =

@@ -150,8 +150,16 @@ fn clear(path: &Path) -> Result<(), ListenError> {
     }
 }
 
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+/// Device and inode of the file at `path`.
+pub(super) fn identity(path: &Path) -> io::Result<(u64, u64)> {
     path.symlink_metadata().map(|found| (found.dev(), found.ino()))
+}
+
+impl Listener {
+    /// Device and inode of its file.
+    pub(super) fn file(&self) -> (u64, u64) {
+        self.file
+    }
 }
 
 impl Drop for Listener {

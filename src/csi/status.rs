@@ -11,7 +11,8 @@ use crate::backend::{
 };
 use crate::mount::{MeasureError, MountError, UnmountError};
 use crate::volume::{
-    AccessError, CapacityError, DirectoryError, ExportError, NameError, OptionError, ParameterError,
+    AccessError, CapacityError, DirectoryError, ExportError, NameError, NotAllowed, OptionError,
+    ParameterError,
 };
 
 /// Why an export can't be mounted.
@@ -152,13 +153,17 @@ pub fn measure_code(error: &MeasureError) -> Code {
 /// which it travels, are limited.
 const LONGEST: usize = 1024;
 
-/// `message`, or its beginning.
-fn short(mut message: String) -> String {
-    if message.len() > LONGEST {
-        message.truncate(message.floor_char_boundary(LONGEST - '…'.len_utf8()));
-        message.push('…');
+/// How much of that is for the end of a message, which says what to do.
+const END: usize = LONGEST / 2;
+
+/// `message`, or its beginning and its end: what is long stands in the middle, a path or what a kernel said.
+fn short(message: String) -> String {
+    if message.len() <= LONGEST {
+        return message;
     }
-    message
+    let begin = &message[..message.floor_char_boundary(LONGEST - END - '…'.len_utf8())];
+    let end = &message[message.ceil_char_boundary(message.len() - END)..];
+    format!("{begin}…{end}")
 }
 
 macro_rules! status_of {
@@ -191,6 +196,7 @@ status_of! {
     ParameterError => |_| Code::InvalidArgument,
     DirectoryError => |_| Code::InvalidArgument,
     ExportError => |_| Code::InvalidArgument,
+    NotAllowed => |_| Code::InvalidArgument,
     CapacityError => |error| match error {
         CapacityError::Negative { .. } | CapacityError::Missing => Code::InvalidArgument,
         CapacityError::Empty { .. } => Code::OutOfRange,
@@ -282,7 +288,46 @@ mod tests {
     fn a_message_fits_into_an_event() {
         assert_eq!(short("ü".repeat(512)), "ü".repeat(512));
         let long = short("ü".repeat(1 << 20));
-        assert!(long.len() <= LONGEST && long.ends_with("ü…"), "{}", long.len());
+        assert!(long.len() <= LONGEST && long.contains("ü…ü"), "{}", long.len());
+    }
+
+    #[test]
+    fn what_people_meet_most_is_said_with_its_remedy_however_long_the_path() {
+        let path = format!("nas:/{}", "x".repeat(1023));
+        let (source_, address) = (|| path.clone(), "192.0.2.1".to_owned());
+        let denied = Trouble::Denied { place: path.clone(), doing: "making .kuration".into() };
+        let full = Trouble::Full { place: path.clone(), doing: "making the volume".into() };
+        let mounts = [
+            (MountError::Resolve { server: "nas".into(), why: "no such name".into() }, "check its name"),
+            (MountError::Refused { source_: source_(), address: address.clone() }, "start it"),
+            (
+                MountError::Unreachable { source_: source_(), address: address.clone(), why: text() },
+                "check the address, routes and firewalls",
+            ),
+            (MountError::TimedOut { source_: source_(), address, seconds: 9 }, "check that the server is up"),
+            (
+                MountError::Denied { source_: source_(), why: text() },
+                "export the path to the address of this host",
+            ),
+            (MountError::NoSuchPath { source_: source_() }, "check the share"),
+            (
+                MountError::Version { source_: source_(), versions: vec![Version::V4_2] },
+                "mountOptions (vers=)",
+            ),
+            (MountError::NoClient(Version::V4_2), "load the modules nfs and nfsv4"),
+        ];
+        let troubles = mounts
+            .map(|(error, remedy)| (Trouble::Mount(error), remedy))
+            .into_iter()
+            .chain([(denied, "no_root_squash"), (full, "free some there or enlarge it")]);
+        let mut all: Vec<(Status, &str)> =
+            troubles.map(|(trouble, remedy)| (CreateError::Trouble(trouble).into(), remedy)).collect();
+        all.push((CreateError::TooLarge { bytes: 2, available: 1 }.into(), "--overcommit"));
+        for (status, remedy) in all {
+            let message = status.message();
+            assert!(message.contains(remedy) && message.len() <= LONGEST, "{remedy:?} in {message}");
+            assert!(!MAY_STILL_RUN.contains(&status.code()), "{status:?}");
+        }
     }
 
     #[test]

@@ -19,7 +19,8 @@ pub enum MountError {
     },
     /// Nothing listens there.
     #[error(
-        "{source_} ({address}): connection refused: no NFS server listens on that port; is it started, and the port open?"
+        "{source_} ({address}): connection refused: no NFS server listens there; start it, or check the address and the \
+         port (2049, and 111 for NFSv3)"
     )]
     Refused {
         /// server:/path.
@@ -39,7 +40,8 @@ pub enum MountError {
     },
     /// No answer within the deadline.
     #[error(
-        "{source_} ({address}): no answer within {seconds} s; the mount was given up and its process ended"
+        "{source_} ({address}): no answer within {seconds} s, so the mount was given up; check that the server is up, and that \
+         firewalls let its port through (2049)"
     )]
     TimedOut {
         /// server:/path.
@@ -50,7 +52,10 @@ pub enum MountError {
         seconds: u64,
     },
     /// The server doesn't let this host.
-    #[error("{source_}: access denied by the server; export it to this host's address ({why})")]
+    #[error(
+        "{source_}: access denied by the server ({why}); export the path to the address of this host, and allow its kind of \
+         security (sec=)"
+    )]
     Denied {
         /// server:/path.
         source_: String,
@@ -64,7 +69,11 @@ pub enum MountError {
         source_: String,
     },
     /// None of the versions.
-    #[error("{source_}: the server speaks none of NFS {}", list(.versions))]
+    #[error(
+        "{source_}: the server speaks none of NFS {}; name a version that it speaks in mountOptions (vers=), or enable one \
+         of these there",
+        list(.versions)
+    )]
     Version {
         /// server:/path.
         source_: String,
@@ -72,7 +81,9 @@ pub enum MountError {
         versions: Vec<Version>,
     },
     /// The kernel refuses an option.
-    #[error("{source_}: the kernel refuses the mount options \"{options}\": {why}")]
+    #[error(
+        "{source_}: the kernel refuses the mount options \"{options}\": {why}; mend the mountOptions of the class"
+    )]
     Options {
         /// server:/path.
         source_: String,
@@ -93,7 +104,9 @@ pub enum MountError {
         why: String,
     },
     /// This kernel knows no NFS.
-    #[error("this host's kernel has no NFS client (version {0}); load the modules nfs and nfsv4 (nfsv3)")]
+    #[error(
+        "this host's kernel has no NFS client (version {0}); load the modules nfs and nfsv4 (nfsv3) there"
+    )]
     NoClient(Version),
     /// The place to mount at.
     #[error("{target}: {why}")]

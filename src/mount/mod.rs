@@ -9,6 +9,7 @@ pub mod linux;
 mod negotiate;
 mod nfs;
 mod node;
+mod ping;
 mod rpcbind;
 pub mod table;
 

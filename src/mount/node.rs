@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::ladder::{self, FLUSH, PLAIN};
 use super::linux::{self, Unmount};
+use super::ping;
 use super::table::{self, Entry};
 use super::{Answer, Found, Job, MountError, Rung, negotiate};
 use crate::child::{Crew, Lost};
@@ -201,6 +202,13 @@ impl Mounter {
         }
     }
 
+    /// Whether the server of a mount that is being taken away answers. Where it is out of the table already, what can be asked
+    /// at its place is another file system.
+    async fn lives(&self, entry: &Entry) -> bool {
+        let seen = table::read().is_ok_and(|table| table.iter().any(|other| other.id == entry.id));
+        if seen { self.measure(&entry.target).await.is_ok() } else { ping::answers(entry, MEASURE).await }
+    }
+
     /// One mount less, by which rung, and whether the directory is gone too.
     async fn unmount_one(
         &self,
@@ -215,7 +223,7 @@ impl Mounter {
         // The last mount that can be seen would go without resistance, and leave those that hang on others to hang.
         let haunted = !shared && self.haunted().remove(&entry.device);
         if !haunted || !matches!(self.measure(target).await, Err(MeasureError::Hung(_))) {
-            let lives = async { !entry.is_nfs() || self.measure(target).await.is_ok() };
+            let lives = async { !entry.is_nfs() || self.lives(entry).await };
             // What was written and not yet sent goes to the server now, which may take a living one a while.
             match self.crew.run_patiently(&job(Unmount::Plain), PLAIN, lives, FLUSH).await {
                 Ok(Answer::Unmounted(Ok(removed))) => return Ok((Rung::Plain, removed)),

@@ -79,9 +79,36 @@ fn no_limit_is_not_a_limit_of_none() {
 }
 
 #[test]
+fn the_kubelet_is_told_the_endpoint_as_it_sees_it() {
+    let registration = |line| settings(line).unwrap().node.unwrap().registration;
+    let told = |endpoint: &str| {
+        Some(RegistrationSettings { directory: "/registration".into(), endpoint: endpoint.into() })
+    };
+    assert_eq!(registration("node"), None);
+    assert_eq!(registration("node --kubelet-registration /registration"), told("/run/csi.sock"));
+    let line = "all --kubelet-registration /registration --kubelet-endpoint /k/csi.sock";
+    assert_eq!(registration(line), told("/k/csi.sock"));
+}
+
+#[test]
+fn inline_volumes_live_where_the_administrator_says() {
+    let inline = |line| settings(line).unwrap().node.unwrap().inline;
+    assert_eq!(inline("node"), None);
+    let on = inline("node --inline-share s:/a,vers=4.1").unwrap();
+    let (export, options) = on.share.unwrap();
+    assert_eq!(
+        (export.to_string(), options.to_string(), on.limit),
+        ("s:/a".into(), "vers=4.1".into(), 1 << 30)
+    );
+    let pool = InlineSettings { share: None, limit: 5 << 20 };
+    assert_eq!(inline("all --pool /p --inline-pool --inline-limit 5MiB"), Some(pool));
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_with_the_flag_and_the_reason() {
     let long_path = format!("all --endpoint unix:///{}", "x".repeat(107));
     let long_name = format!("all --driver-name {}", "x".repeat(64));
+    let long_registry = format!("node --kubelet-registration /{}", "x".repeat(80));
     let long_node = format!("all --node-id {}", "x".repeat(257));
     for (line, flag, reason) in [
         ("all --endpoint /run/csi.sock", "endpoint", "unix://"),
@@ -103,6 +130,8 @@ fn what_makes_no_sense_is_refused_with_the_flag_and_the_reason() {
         ("all --pool /p --overcommit inf", "overcommit", "0.1 or more"),
         ("all --pool /p --overcommit NaN", "overcommit", "0.1 or more"),
         ("all --pool /p --share s:/a", "pool", "both"),
+        ("all --pool /p --allow-server nas", "pool", "both"),
+        ("all --allow-server nas,10.0.0.1/8", "allow-server", "10.0.0.0/8"),
         ("all --share s:a", "share", "server:/path"),
         ("all --share s:/a,nolocks", "share", "did you mean"),
         ("all --share s:/a --share s:/a/,hard", "share", "twice"),
@@ -113,8 +142,21 @@ fn what_makes_no_sense_is_refused_with_the_flag_and_the_reason() {
         ("all --topology zone=", "topology", "1 to 63"),
         ("all --operation-timeout 5ms", "operation-timeout", "1s"),
         ("all --reap-interval 0", "reap-interval", "1s"),
+        ("all --startup-taint", "startup-taint", "needs --kubernetes"),
+        ("controller --lease a/b", "lease", "needs --kubernetes"),
+        ("controller --kubernetes --lease reaper", "lease", "NAMESPACE/NAME"),
+        ("controller --kubernetes --lease a/B", "lease", "NAMESPACE/NAME"),
+        ("controller --kubernetes --lease a/b/c", "lease", "NAMESPACE/NAME"),
         ("all --v 11", "--v", "0..=10"),
         ("node --grace soon", "--grace", "30s"),
+        ("node --kubelet-endpoint /run/csi.sock", "kubelet-endpoint", "needs --kubelet-registration"),
+        ("node --kubelet-registration /r --kubelet-endpoint csi.sock", "kubelet-endpoint", "absolute"),
+        ("node --inline-pool", "inline-pool", "needs --pool"),
+        ("node --inline-limit 1GiB", "inline-limit", "needs --inline-share or --inline-pool"),
+        ("node --inline-share s:a", "inline-share", "server:/path"),
+        ("node --inline-share s:/a --inline-limit 0", "--inline-limit", "more than 0"),
+        ("all --pool /p --inline-share s:/a", "inline-share", "both"),
+        (&long_registry, "kubelet-registration", "107"),
     ] {
         let refusal = settings(line).expect_err(line);
         assert!(refusal.contains(flag) && refusal.contains(reason), "{line}: {refusal}");

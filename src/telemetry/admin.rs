@@ -26,10 +26,21 @@ pub struct Admin(TcpListener);
 
 /// Why the address can't be served.
 #[derive(Debug, thiserror::Error)]
-#[error("--admin {address}: health and metrics can't be served there: {error}")]
+#[error("--admin {address}: health and metrics can't be served there: {error}{}", hint(.error))]
 pub struct AdminError {
     address: SocketAddr,
     error: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "; another process has this port: choose another (in the network of a host, which a node plugin needs, all \
+             processes of that host share its ports)"
+        }
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has this address",
+        _ => "",
+    }
 }
 
 impl Admin {
@@ -120,6 +131,12 @@ mod tests {
         let first = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = first.address().unwrap();
         let error = Admin::bind(address).await.unwrap_err();
-        assert!(error.to_string().contains(&address.to_string()), "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains(&address.to_string()) && said.contains("another process has this port"),
+            "{said}"
+        );
+        let elsewhere = Admin::bind("192.0.2.1:9".parse().unwrap()).await.unwrap_err().to_string();
+        assert!(elsewhere.contains("no interface of this machine"), "{elsewhere}");
     }
 }

@@ -72,6 +72,8 @@ where
 /// frames, and nobody has promised that no header stands in them.
 fn directives(v: u8) -> String {
     let libraries = if v >= 9 { "debug" } else { "warn" };
+    // These say at each try what our own lines say once.
+    let kubernetes = if v >= 9 { "debug" } else { "off" };
     let ours = match v {
         0 => "warn",
         1..=2 => "info",
@@ -81,7 +83,7 @@ fn directives(v: u8) -> String {
     let told = |from: u8| if v >= from { "trace" } else { "off" };
     let (requests, headers, contents) = (told(6), told(7), told(8));
     format!(
-        "{libraries},kuration={ours},{ALWAYS}=info,kuration::rpc::requests={requests},\
+        "{libraries},kube_client={kubernetes},kube_runtime={kubernetes},kuration={ours},{ALWAYS}=info,kuration::rpc::requests={requests},\
          kuration::rpc::headers={headers},kuration::rpc::contents={contents}"
     )
 }

@@ -11,6 +11,7 @@
 //! | `kuration_child_kills_total` | `role` | children killed as they did not answer |
 //! | `kuration_volumes`, `kuration_trash_volumes` | | volumes that are there, and that were deleted |
 //! | `kuration_reaped_volumes_total` | | volumes removed from the trash for good |
+//! | `kuration_startup_taints_removed_total` | | start-up taints taken off nodes |
 //! | `process_resident_memory_bytes`, `process_open_fds` | | this process, without its children |
 //!
 //! What a process does not know (a node counts no volumes) is left out rather than shown as 0.
@@ -47,6 +48,7 @@ struct Inner {
     under_way: AtomicU64,
     mounts: Family<Tried, Counter>,
     reaped: Counter,
+    untainted: Counter,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,6 +97,7 @@ impl Metrics {
     /// Numbers that all stand at zero.
     pub fn new() -> Self {
         let (rpc, mounts, reaped) = (Family::default(), Family::default(), Counter::default());
+        let untainted = Counter::default();
         let rpc_in_flight = Family::default();
         let rpc_duration: Family<Method, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
@@ -106,9 +109,11 @@ impl Metrics {
         registry.register("kuration_rpc_in_flight", "Requests under way", rpc_in_flight.clone());
         registry.register("kuration_mounts", "Mounts tried", mounts.clone());
         registry.register("kuration_reaped_volumes", "Volumes removed from the trash", reaped.clone());
+        registry.register("kuration_startup_taints_removed", "Start-up taints removed", untainted.clone());
         let (registry, under_way) = (Mutex::new(registry), AtomicU64::new(0));
-        let metrics =
-            Self(Arc::new(Inner { registry, rpc, rpc_duration, rpc_in_flight, under_way, mounts, reaped }));
+        let inner =
+            Inner { registry, rpc, rpc_duration, rpc_in_flight, under_way, mounts, reaped, untainted };
+        let metrics = Self(Arc::new(inner));
         metrics.gauge("process_resident_memory_bytes", "Resident memory of this process.", resident_bytes);
         metrics.gauge("process_open_fds", "Open file descriptors of this process.", open_descriptors);
         metrics
@@ -127,6 +132,11 @@ impl Metrics {
     /// Counts volumes that were removed from the trash for good.
     pub fn reaped(&self, volumes: u64) {
         self.0.reaped.inc_by(volumes);
+    }
+
+    /// Counts a start-up taint that was taken off a node.
+    pub fn startup_taint_removed(&self) {
+        self.0.untainted.inc();
     }
 
     /// Lets each scrape read how many children there are, and how many of each role were killed so far.

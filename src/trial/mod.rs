@@ -4,6 +4,7 @@
 //! socket, as the sidecars and the kubelet would, showing each step. What works here works in a cluster, as far as one
 //! machine can tell; and nothing of it stays behind.
 
+mod abilities;
 mod driver;
 mod namespace;
 mod place;
@@ -24,6 +25,7 @@ use driver::{Backend, Driver};
 use place::Place;
 use show::{Failed, Teller};
 
+pub use abilities::Finding;
 pub use namespace::{NamespaceError, Standing, enter_namespace};
 pub use show::{Step, Surroundings, Verdict};
 

@@ -11,6 +11,8 @@ use rustix::fs::{Mode, OFlags, open, openat};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
+use super::abilities::{self, Seen};
+
 /// How long a file operation may take before the server is taken for dead.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -106,6 +108,12 @@ impl Pod {
             Ok((made, allowed))
         })
         .await
+    }
+
+    /// Looks what the server can do; `theirs` is a file that another pod wrote.
+    pub(super) async fn look(&self, theirs: &'static str) -> io::Result<Seen> {
+        let mounted = self.target.to_string_lossy().into_owned();
+        self.within(move |volume| abilities::look(&volume, &mounted, theirs)).await
     }
 
     /// Does something in the volume's directory: in a thread of its own, because it changes who it is, and because a

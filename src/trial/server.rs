@@ -4,9 +4,10 @@ use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use super::Trial;
+use super::abilities::{Finding, judge};
 use super::pod::Pod;
 use super::show::Failed;
-use crate::client::{Client, Life, mounts_beneath};
+use crate::client::{Client, Life, Mounted, mounts_beneath};
 
 /// Newest first, as the driver itself would try.
 const VERSIONS: [&str; 4] = ["4.2", "4.1", "4.0", "3"];
@@ -80,13 +81,42 @@ impl Trial {
         self.teller.step("squash", asking).await
     }
 
+    /// What the server can do, told with what it means; the findings are kept for machines. `theirs` was written by a pod
+    /// that is not root.
+    pub(super) async fn abilities(&mut self, root: &Pod, theirs: &'static str) -> Result<(), Failed> {
+        let options = self.life.as_ref().and_then(mounted).map(|entry| entry.options).unwrap_or_default();
+        let wanted = self.order.size;
+        let looking = async {
+            let seen = root.look(theirs).await.map_err(|error| error.to_string())?;
+            let findings = judge(&seen, &options, wanted);
+            let poor = findings.iter().filter(|finding| !finding.good).count();
+            let mut lines = match poor {
+                0 => "all one could wish for".to_owned(),
+                poor => format!("{poor} of {} findings could be better", findings.len()),
+            };
+            for Finding { name, good, found, means, remedy } in &findings {
+                let mark = if *good { '+' } else { '-' };
+                lines.push_str(&format!("\n{mark} {name}: {found}\n  {means}"));
+                remedy.iter().for_each(|remedy| lines.push_str(&format!("\n  remedy: {remedy}")));
+            }
+            Ok((findings, lines))
+        };
+        let findings = self.teller.step("abilities", looking).await?;
+        self.teller.found(findings);
+        Ok(())
+    }
+
     /// As what the newest target is mounted.
     pub(super) fn mounted_as(life: &Life) -> String {
-        let entries = life.targets().last().and_then(|target| mounts_beneath("self", target).ok());
-        let Some(entry) = entries.and_then(|mut entries| entries.pop()) else { return String::new() };
+        let Some(entry) = mounted(life) else { return String::new() };
         let version = entry.options.split(',').find(|option| option.starts_with("vers="));
         format!("{}{}", entry.kind, version.map_or(String::new(), |version| format!(", {version}")))
     }
+}
+
+/// The mount at the newest target.
+fn mounted(life: &Life) -> Option<Mounted> {
+    mounts_beneath("self", life.targets().last()?).ok()?.pop()
 }
 
 fn is_version(flag: &str) -> bool {

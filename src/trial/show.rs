@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::abilities::Finding;
+
 /// One step of the trial.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Step {
@@ -44,6 +46,9 @@ struct Document<'a> {
     #[serde(flatten)]
     surroundings: &'a Surroundings,
     steps: &'a [Step],
+    /// What the server can do, where one was tried.
+    #[serde(skip_serializing_if = "<[Finding]>::is_empty")]
+    findings: &'a [Finding],
     verdict: &'a Verdict,
     /// The end of the driver's log, where something failed.
     log: &'a [String],
@@ -61,11 +66,12 @@ pub(super) struct Teller {
     json: bool,
     surroundings: Surroundings,
     steps: Vec<Step>,
+    findings: Vec<Finding>,
     failed: Option<Failed>,
 }
 
 /// The steps' names, and what a person reads instead.
-const TITLES: [(&str, &str); 20] = [
+const TITLES: [(&str, &str); 21] = [
     ("start", "start the driver"),
     ("versions", "ask which NFS versions there are"),
     ("create", "create a volume"),
@@ -74,6 +80,7 @@ const TITLES: [(&str, &str); 20] = [
     ("node-publish", "publish it to a pod"),
     ("write", "the pod writes a file"),
     ("squash", "see who root is there"),
+    ("abilities", "see what the server can do"),
     ("stats", "ask for its size and use"),
     ("fill", "write more than its size"),
     ("expand", "expand it"),
@@ -90,7 +97,13 @@ const TITLES: [(&str, &str); 20] = [
 
 impl Teller {
     pub(super) fn new(json: bool) -> Self {
-        Self { json, surroundings: Surroundings::default(), steps: Vec::new(), failed: None }
+        Self {
+            json,
+            surroundings: Surroundings::default(),
+            steps: Vec::new(),
+            findings: Vec::new(),
+            failed: None,
+        }
     }
 
     pub(super) fn failed(&self) -> Option<&Failed> {
@@ -112,6 +125,11 @@ impl Teller {
     /// Puts right what was said before the first step. A person was told in the step that found out.
     pub(super) fn correct(&mut self, surroundings: Surroundings) {
         self.surroundings = surroundings;
+    }
+
+    /// Keeps what was found out about the server, for machines.
+    pub(super) fn found(&mut self, findings: Vec<Finding>) {
+        self.findings = findings;
     }
 
     /// Takes a step and tells how it went. Of several failures the first one counts.
@@ -143,9 +161,9 @@ impl Teller {
     /// Says how it ended, with the end of the driver's log where it did not end well.
     pub(super) fn close(&self, verdict: &Verdict, log: &[String]) -> io::Result<()> {
         if self.json {
-            let (surroundings, steps) = (&self.surroundings, &self.steps);
+            let Self { surroundings, steps, findings, .. } = self;
             let kuration = env!("CARGO_PKG_VERSION");
-            let document = Document { kuration, surroundings, steps, verdict, log };
+            let document = Document { kuration, surroundings, steps, findings, verdict, log };
             let text = serde_json::to_string_pretty(&document)?;
             return writeln!(io::stdout().lock(), "{text}");
         }

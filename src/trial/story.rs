@@ -66,7 +66,9 @@ impl Trial {
             async { said(first.write("from-the-first").await).map(|()| ((), format!("1 MiB{who}"))) };
         teller.step("write", writing).await?;
         if matches!(self.backend, Backend::Share(_)) {
-            self.squash(&Pod::new(&target, None, &at_work)).await?;
+            let root = Pod::new(&target, None, &at_work);
+            self.squash(&root).await?;
+            self.abilities(&root, "from-the-first").await?;
         }
         let Some(life) = &mut self.life else { return Ok(()) };
         let teller = &mut self.teller;

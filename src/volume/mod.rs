@@ -8,9 +8,11 @@ mod capacity;
 mod directory;
 mod export;
 mod id;
+mod inline;
 mod options;
 mod parameters;
 mod record;
+mod servers;
 mod suggest;
 mod usage;
 
@@ -19,9 +21,12 @@ pub use capacity::{Capacity, CapacityError, DEFAULT_CAPACITY};
 pub use directory::{Directory, DirectoryError};
 pub use export::{Export, ExportError};
 pub use id::{ExportName, Identity, Key, MAX_ID_BYTES, VolumeId};
+pub use inline::{Inline, InlineError};
 pub use options::{Attributes, MountOptions, OptionError, SecretOptions, Version};
+use parameters::DEFAULT_MODE;
 pub use parameters::{Kind, OnDelete, Owner, ParameterError, Parameters, REDACTED_CONTEXT, known_parameters};
-pub use record::{Fingerprint, Publication, RECORD_VERSION, Record, Volume, Wanted};
+pub use record::{Claim, Fingerprint, Publication, RECORD_VERSION, Record, Scratch, Volume, Wanted};
+pub use servers::{AllowedServers, NotAllowed, PatternError, ServerPattern};
 pub use suggest::nearest;
 pub use usage::Usage;
 

@@ -204,11 +204,12 @@ fn known(name: &str) -> Option<&'static (&'static str, Actor, Takes)> {
 }
 
 impl MountOptions {
-    /// Reads options; each item may itself be a list parted by commas. Values in quotes are not supported by NFS.
+    /// Reads options; each item may itself be a list parted by commas. A value that holds a comma stands in quotes, as a
+    /// security context does (`context="system_u:object_r:container_file_t:s0:c1,c2"`); the kernel gets it without them.
     pub fn parse(items: impl IntoIterator<Item = impl AsRef<str>>) -> Result<Self, OptionError> {
         let mut options = Vec::new();
         for item in items {
-            for option in item.as_ref().split(',').map(str::trim).filter(|o| !o.is_empty()) {
+            for option in split(item.as_ref()).map(str::trim).filter(|o| !o.is_empty()) {
                 options.push(check(option)?);
             }
         }
@@ -314,13 +315,31 @@ impl MountOptions {
     }
 }
 
+/// The parts of a list between its commas, those in quotes left out.
+fn split(list: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    list.split(move |c| {
+        quoted ^= c == '"';
+        c == ',' && !quoted
+    })
+}
+
+/// A value without the quotes around it.
+fn unquoted(name: &str, value: &str) -> Result<String, OptionError> {
+    let inner = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
+    match inner.contains('"') {
+        false => Ok(inner.to_owned()),
+        true => Err(OptionError::Bad(name.to_owned(), "a quote stands around a whole value, or nowhere")),
+    }
+}
+
 fn check(option: &str) -> Result<(String, Option<String>), OptionError> {
     if has_control(option) {
         let shown = option.chars().take(64).collect();
         return Err(OptionError::Bad(shown, "it holds a control character, which no mount option can"));
     }
     let (name, value) = match option.split_once('=') {
-        Some((name, value)) => (name, Some(value.to_owned())),
+        Some((name, value)) => (name, Some(unquoted(name, value)?)),
         None => (option, None),
     };
     if name.starts_with("x-") || name.starts_with("X-") {
@@ -346,14 +365,8 @@ fn check(option: &str) -> Result<(String, Option<String>), OptionError> {
 
 impl fmt::Display for MountOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (name, value)) in self.0.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            match value {
-                Some(value) => write!(f, "{comma}{name}={value}")?,
-                None => write!(f, "{comma}{name}")?,
-            }
-        }
-        Ok(())
+        let written: Vec<String> = self.clone().into();
+        f.write_str(&written.join(","))
     }
 }
 
@@ -366,7 +379,12 @@ impl TryFrom<Vec<String>> for MountOptions {
 
 impl From<MountOptions> for Vec<String> {
     fn from(options: MountOptions) -> Vec<String> {
-        options.to_string().split(',').filter(|o| !o.is_empty()).map(str::to_owned).collect()
+        let written = |(name, value): (String, Option<String>)| match value {
+            Some(value) if value.contains(',') => format!("{name}=\"{value}\""),
+            Some(value) => format!("{name}={value}"),
+            None => name,
+        };
+        options.0.into_iter().map(written).collect()
     }
 }
 
@@ -425,9 +443,30 @@ mod tests {
     }
 
     #[test]
+    fn a_security_context_keeps_its_commas_and_loses_its_quotes() {
+        let context = "system_u:object_r:container_file_t:s0:c1,c2";
+        // As the kubelet writes it for a pod with a label (seLinuxMount).
+        let options = MountOptions::parse(["hard", &format!("context=\"{context}\""), "ro"]).unwrap();
+        let kernel: Vec<_> = options.nfs().collect();
+        assert_eq!(kernel, [("hard", None), ("context", Some(context))]);
+        assert!(options.attributes().read_only);
+        assert_eq!(options.to_string(), format!("hard,context=\"{context}\",ro"));
+        assert_eq!(parse(&options.to_string()).unwrap(), options);
+    }
+
+    #[test]
+    fn a_quote_out_of_place_is_refused() {
+        for text in ["context=\"a,b", "context=a\"b\"", "sec=\"sys\"krb5\"", "\"hard\""] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn options_survive_being_written_down() {
-        let options = parse("vers=4.1,timeo=50,ro").unwrap();
-        let json = serde_json::to_string(&options).unwrap();
-        assert_eq!(serde_json::from_str::<MountOptions>(&json).unwrap(), options);
+        for text in ["vers=4.1,timeo=50,ro", "rootcontext=\"u:r:t:s0:c1,c2\",hard"] {
+            let options = parse(text).unwrap();
+            let json = serde_json::to_string(&options).unwrap();
+            assert_eq!(serde_json::from_str::<MountOptions>(&json).unwrap(), options);
+        }
     }
 }

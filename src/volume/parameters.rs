@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Directory, DirectoryError, Export, ExportError, Key, nearest};
+use super::{Claim, Directory, DirectoryError, Export, ExportError, Key, nearest};
 
 /// Where the volumes of this process live.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub struct Owner {
 
 /// Permission bits of a volume for which the class says nothing: everybody may write, since the consumer is a pod of
 /// which Kuration knows neither user nor group, and the directory lies behind an export, not in a shared home.
-const DEFAULT_MODE: u32 = 0o777;
+pub(super) const DEFAULT_MODE: u32 = 0o777;
 
 /// Parameters of a CreateVolume request, read and checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Parameters {
     pub owner: Owner,
     /// What a delete does.
     pub on_delete: OnDelete,
+    /// Whose the volume will be, where the provisioner says it (`--extra-create-metadata`).
+    pub claim: Option<Claim>,
     /// What was asked, key by key in lower case, without the metadata that the provisioner adds: the part of a request
     /// that must be the same when it is repeated.
     pub asked: BTreeMap<String, String>,
@@ -100,7 +102,7 @@ pub enum ParameterError {
 }
 
 /// Keys of the provisioner's own, which say who asks rather than what is asked.
-const METADATA: &str = "csi.storage.k8s.io/";
+pub(super) const METADATA: &str = "csi.storage.k8s.io/";
 
 /// Variables of `subDir` and the metadata key that each is taken from.
 const TEMPLATES: [(&str, &str); 3] = [
@@ -183,13 +185,20 @@ impl Parameters {
                 return Err(ParameterError::Value { key: "onDelete", value: shown(other), expected });
             }
         };
-        Ok(Self { export, directory, owner, on_delete, asked })
+        Ok(Self { export, directory, owner, on_delete, claim: claim(&metadata), asked })
     }
 
     /// The directory of the volume `name`.
     pub fn directory(&self, name: &str, key: &Key) -> Directory {
         self.directory.clone().unwrap_or_else(|| Directory::of_name(name, key))
     }
+}
+
+/// The claim that the provisioner's metadata names.
+fn claim(metadata: &BTreeMap<&str, &str>) -> Option<Claim> {
+    let [name, namespace, volume] =
+        TEMPLATES.map(|(_, key)| metadata.get(key).map(|&value| value.to_owned()));
+    Some(Claim { namespace: namespace?, name: name?, volume: volume? })
 }
 
 /// `subDir` with its variables filled in. A value may not bring a slash of its own: what a claim's author writes must not
@@ -230,7 +239,7 @@ fn number(key: &'static str, value: &str) -> Result<u32, ParameterError> {
 }
 
 /// Octal permission bits; 0 means "leave them", as csi-driver-nfs documents it.
-fn permissions(value: &str) -> Result<Option<u32>, ParameterError> {
+pub(super) fn permissions(value: &str) -> Result<Option<u32>, ParameterError> {
     let expected = "it must be octal permission bits, such as 0770";
     let bits = u32::from_str_radix(value, 8).ok().filter(|bits| *bits <= 0o7777);
     let bits =
@@ -277,8 +286,14 @@ mod tests {
 
     #[test]
     fn the_provisioners_metadata_is_never_unknown() {
-        let parameters = parse(Kind::Share, &with(&[("csi.storage.k8s.io/pvc/name", "c")])).unwrap();
-        assert!(!parameters.asked.contains_key("csi.storage.k8s.io/pvc/name"));
+        let key = |part| format!("csi.storage.k8s.io/{part}");
+        let (name, namespace, volume) = (key("pvc/name"), key("pvc/namespace"), key("pv/name"));
+        let mut given = with(&[(&name, "c"), (&namespace, "n")]);
+        let parameters = parse(Kind::Share, &given).unwrap();
+        assert!(parameters.claim.is_none() && !parameters.asked.contains_key(&name));
+        given.push((&volume, "v"));
+        let claim = Claim { namespace: "n".into(), name: "c".into(), volume: "v".into() };
+        assert_eq!(parse(Kind::Share, &given).unwrap().claim, Some(claim));
     }
 
     #[test]

@@ -9,6 +9,17 @@ use super::{Access, Capability, Capacity, Directory, Key, MountOptions, OnDelete
 /// The layout of a record; a reader refuses a higher one instead of guessing.
 pub const RECORD_VERSION: u32 = 1;
 
+/// The claim that has a volume, in Kubernetes' words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The PersistentVolume between the two.
+    pub volume: String,
+}
+
 /// What a CreateVolume request asked for, as far as a repetition must ask the same.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
@@ -50,6 +61,21 @@ pub struct Record {
     /// The quota's number on the pool's file system (xfs project id, btrfs subvolume id), where it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_id: Option<u64>,
+    /// Whose it is, where that was told: at its creation, or since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claim: Option<Claim>,
+    /// The Pod that has it, of a volume that lives no longer than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scratch: Option<Scratch>,
+}
+
+/// The one use of an inline volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scratch {
+    /// The node that made it for its Pod, and removes it.
+    pub node: String,
+    /// Where the Pod has it there: the kubelet's directory, which is there until the kubelet knows that the volume is gone.
+    pub target: String,
 }
 
 /// A volume to be made.
@@ -77,6 +103,10 @@ pub struct Wanted {
     pub fingerprint: Fingerprint,
     /// The clock, in seconds since 1970.
     pub now: u64,
+    /// Whose it will be, where the request says it.
+    pub claim: Option<Claim>,
+    /// The Pod's use, of a volume that lives no longer than that.
+    pub scratch: Option<Scratch>,
 }
 
 impl Wanted {

@@ -133,6 +133,18 @@ impl Driver {
         self.take_home()
     }
 
+    /// Waits until it ends by itself, and gives back how, and what it has logged.
+    pub fn end(mut self) -> (ExitStatus, String) {
+        let until = Instant::now() + Duration::from_secs(20);
+        loop {
+            if let Some(status) = self.process.try_wait().expect("waitable") {
+                return (status, self.log());
+            }
+            assert!(Instant::now() < until, "it goes on: {}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn take_home(&mut self) -> TempDir {
         std::mem::replace(&mut self.home, tempfile::tempdir().expect("a directory"))
     }

@@ -10,6 +10,7 @@ mod ioctl;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::time::Instant;
 
@@ -98,6 +99,15 @@ fn join(root: &Path, rest: &Path) -> PathBuf {
     root.join(rest).components().collect()
 }
 
+/// Tells a thread, which nobody can end from outside, that nobody waits for it any more.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[tonic::async_trait]
 impl Backend for Pool {
     fn kind(&self) -> Kind {
@@ -123,11 +133,9 @@ impl Backend for Pool {
     }
 
     async fn reap(&self, _: &Place, lifetime: u64) -> Result<Reaped, Trouble> {
-        let ask = Ask { identity: None, job: Job::Reap { lifetime } };
-        match self.blocking(move |store| store.answer(ask)).await? {
-            Answer::Reap(reaped) => reaped,
-            _ => Err(Trouble::Own("a store answered another question".to_owned())),
-        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let _dropped = StopOnDrop(Arc::clone(&stop));
+        self.blocking(move |store| store.reap(lifetime, &|| stop.load(Ordering::Relaxed))).await?
     }
 
     async fn local(&self, id: &VolumeId) -> Result<Option<Local>, FindError> {

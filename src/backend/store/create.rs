@@ -124,6 +124,8 @@ impl Store {
             fingerprint: wanted.fingerprint.clone(),
             created: wanted.now,
             quota_id: None,
+            claim: wanted.claim.clone(),
+            scratch: wanted.scratch.clone(),
         };
         let content = self.content(&record)?;
         tree::write_new(trees.reserved.as_fd(), &reservation(&record), &content)

@@ -41,9 +41,12 @@ impl Store {
             self.forget_directory(&trees, key, &record.directory);
         }
         let (name, (shelf, new)) = (key.to_string(), shelf(&trees, &record));
-        // Its age in the trash is counted from now; a rename sets no time on every server.
-        let moved = tree::touch(trees.volumes.as_fd(), &name)
-            .and_then(|()| renameat(&trees.volumes, &name, shelf, new));
+        // Its age in the trash is counted from now; a rename sets no time on every server. A Pod's scratch is past any age.
+        let aged = match record.scratch {
+            Some(_) => tree::make_ancient(trees.volumes.as_fd(), &name),
+            None => tree::touch(trees.volumes.as_fd(), &name),
+        };
+        let moved = aged.and_then(|()| renameat(&trees.volumes, &name, shelf, new));
         match moved {
             // Gone: another controller was at it too, and was faster.
             Ok(()) | Err(Errno::NOENT) => {}

@@ -14,6 +14,7 @@
 //!
 //! Everything here blocks. A share's store runs in a child, which its parent ends when the server stops answering.
 
+mod claim;
 mod create;
 mod delete;
 mod directories;
@@ -96,9 +97,10 @@ impl Store {
             }
             Job::Unpublish { key, node } => Answer::Unpublish(self.unpublish(key, node.as_deref())),
             Job::Expand { key, required, limit } => Answer::Expand(self.expand(key, required, limit)),
+            Job::Claim { key, claim } => Answer::Claim(self.claim(key, claim)),
             Job::List { after, most } => Answer::List(self.list(after, most)),
             Job::Capacity => Answer::Capacity(self.capacity()),
-            Job::Reap { lifetime } => Answer::Reap(self.reap(lifetime)),
+            Job::Reap { lifetime } => Answer::Reap(self.reap(lifetime, &|| false)),
             Job::Ping => Answer::Ping(self.ping()),
         }
     }

@@ -46,7 +46,7 @@ impl Store {
             }
             // That may take minutes, for which nobody else must wait; what happened meanwhile, the next look tells.
             drop(lock);
-            let emptied = self.empty_trash(trees, None);
+            let emptied = self.empty_trash(trees, None, &|| false);
             if let Some(trouble) = emptied.trouble {
                 return Err(trouble);
             }

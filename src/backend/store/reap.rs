@@ -23,18 +23,20 @@ pub(super) struct Age {
 
 impl Store {
     /// One round. Several at once, even on several hosts, do no harm: each step is a removal that may find nothing left.
-    pub(super) fn reap(&self, lifetime: u64) -> Result<Reaped, Trouble> {
+    ///
+    /// Before each removal `stop` is asked whether to leave the rest alone.
+    pub fn reap(&self, lifetime: u64, stop: &dyn Fn() -> bool) -> Result<Reaped, Trouble> {
         let Some(trees) = self.trees()? else { return Ok(Reaped::default()) };
         let now = self.now(&trees)?;
-        let mut done = self.empty_trash(&trees, Some(Age { now, least: lifetime }));
-        let undone = self.undo_abandoned(&trees, Age { now, least: ABANDONED });
+        let mut done = self.empty_trash(&trees, Some(Age { now, least: lifetime }), stop);
+        let undone = self.undo_abandoned(&trees, Age { now, least: ABANDONED }, stop);
         done.volumes = trees.names("volumes").map_err(self.trouble("counting the volumes"))?.len() as u64;
         done.trouble = done.trouble.or(undone.err());
         Ok(done)
     }
 
     /// Removes what is old enough, or everything. What can't be removed keeps nothing else from it.
-    pub(super) fn empty_trash(&self, trees: &Trees, age: Option<Age>) -> Reaped {
+    pub(super) fn empty_trash(&self, trees: &Trees, age: Option<Age>, stop: &dyn Fn() -> bool) -> Reaped {
         let mut done = Reaped::default();
         let names = trees.names("trash").map_err(self.trouble("reading the trash"));
         let names = names.unwrap_or_else(|trouble| {
@@ -43,6 +45,10 @@ impl Store {
         });
         for (name, _) in names {
             let Some(directory) = name.strip_suffix(".json") else { continue };
+            if stop() {
+                done.waiting += 1;
+                continue;
+            }
             match self.remove_trash(trees, &name, directory, age) {
                 Ok(true) => done.removed += 1,
                 Ok(false) => done.waiting += 1,
@@ -81,12 +87,12 @@ impl Store {
         Ok(true)
     }
 
-    fn undo_abandoned(&self, trees: &Trees, age: Age) -> Result<(), Trouble> {
+    fn undo_abandoned(&self, trees: &Trees, age: Age, stop: &dyn Fn() -> bool) -> Result<(), Trouble> {
         let doing = self.trouble("undoing an interrupted creation");
         let mut done = Ok(());
         for (name, _) in trees.names("reserved").map_err(&doing)? {
             let undone = || {
-                if !self.is_old(&trees.reserved, &name, age)? {
+                if stop() || !self.is_old(&trees.reserved, &name, age)? {
                     return Ok(());
                 }
                 if !is_beside(&name)
@@ -112,7 +118,11 @@ impl Store {
     /// Whether the file `name` was written, or came into the trash, so long ago: a delete sets its time.
     fn is_old(&self, parent: &OwnedFd, name: &str, age: Age) -> Result<bool, Trouble> {
         match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(stat) => Ok(age.now.saturating_sub(u64::try_from(stat.st_mtime).unwrap_or(0)) >= age.least),
+            Ok(stat) => {
+                let since = u64::try_from(stat.st_mtime).unwrap_or(0);
+                // 0: scratch, which is past any age.
+                Ok(since == 0 || age.now.saturating_sub(since) >= age.least)
+            }
             // Removed by another round, so this one leaves it.
             Err(Errno::NOENT) => Ok(false),
             Err(errno) => Err(self.trouble("reading its age")(errno)),

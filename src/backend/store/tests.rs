@@ -15,7 +15,9 @@ use super::promise::Promise;
 use super::*;
 use crate::backend::pool::fs::Plain;
 use crate::backend::{CreateError, DeleteError, ExpandError, PublishError, Reaped};
-use crate::volume::{Access, Fingerprint, Mode, MountOptions, OnDelete, Owner, Publication, Volume, Wanted};
+use crate::volume::{
+    Access, Claim, Fingerprint, Mode, MountOptions, OnDelete, Owner, Publication, Volume, Wanted,
+};
 
 struct Place {
     home: tempfile::TempDir,
@@ -92,7 +94,7 @@ impl Place {
         for name in self.names(self.own("reserved")) {
             self.age(&format!("reserved/{name}"), 4000);
         }
-        self.store.reap(1000).unwrap()
+        self.store.reap(1000, &|| false).unwrap()
     }
 }
 
@@ -124,6 +126,8 @@ fn wanted_of(installation: &str, name: &str) -> Wanted {
         mount_options: MountOptions::default(),
         fingerprint: Fingerprint { parameters: Default::default(), capabilities: Vec::new() },
         now: 1,
+        claim: None,
+        scratch: None,
     }
 }
 
@@ -337,9 +341,9 @@ fn trash_is_as_old_as_its_delete() {
     let record = place.create(wanted("pvc-1")).unwrap().record;
     place.age(&format!("volumes/{}", record.key), 5000);
     place.store.delete(record.key).unwrap();
-    assert_eq!(place.store.reap(1000).unwrap().waiting, 1);
+    assert_eq!(place.store.reap(1000, &|| false).unwrap().waiting, 1);
     place.age(&format!("trash/{}.{}.json", record.key, record.generation), 1100);
-    let reaped = place.store.reap(1000).unwrap();
+    let reaped = place.store.reap(1000, &|| false).unwrap();
     assert_eq!((reaped.removed, reaped.waiting), (1, 0));
 }
 
@@ -462,4 +466,24 @@ fn a_lost_race_leaves_what_lies_in_its_directory() {
     assert!(matches!(lost, Err(CreateError::Differs(_))), "{lost:?}");
     assert!(place.path("mine/file").exists());
     assert_eq!((place.reserved(), place.notes()), (0, 1));
+}
+
+#[test]
+fn a_claim_is_recorded_once_and_stays_through_an_expansion() {
+    let place = Place::share();
+    let claim =
+        |namespace: &str| Claim { namespace: namespace.into(), name: "data".into(), volume: "pvc-1".into() };
+    let mut wanted = wanted("pvc-1");
+    wanted.claim = Some(claim("one"));
+    let key = place.create(wanted).unwrap().record.key;
+    let (tell, recorded) = (
+        |namespace| place.store.claim(key, claim(namespace)),
+        || place.store.find(key).unwrap().1.record.claim,
+    );
+    assert_eq!((tell("one"), recorded()), (Ok(false), Some(claim("one"))));
+    assert_eq!((tell("two"), tell("two")), (Ok(true), Ok(false)));
+    place.store.expand(key, 5000, 0).unwrap();
+    assert_eq!(recorded(), Some(claim("two")));
+    place.store.delete(key).unwrap();
+    assert_eq!(tell("one"), Err(ExpandError::NotFound));
 }

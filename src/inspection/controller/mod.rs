@@ -20,9 +20,9 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
-use kube_lease_manager::LeaseManagerBuilder;
 use tokio::sync::watch;
 
+use crate::kubernetes::Lease;
 use super::intent::{Defaults, TASK_LABEL};
 use super::task::InspectionTask;
 
@@ -105,15 +105,9 @@ pub async fn run(
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
     }
     drop(ready.send_replace(Ok(())));
-    let lease = |error: kube_lease_manager::LeaseManagerError| ControllerError::Lease(error.to_string());
-    let manager = LeaseManagerBuilder::new(client.clone(), NAME)
-        .with_namespace(&settings.namespace)
-        .with_identity(&settings.identity)
-        .with_field_manager(format!("{NAME}-{}", settings.identity))
-        .build()
-        .await
-        .map_err(lease)?;
-    let (mut leads, holding) = manager.watch().await;
+    let (sender, mut leads) = watch::channel(false);
+    let lease = Lease::new(client.clone(), &settings.namespace, NAME, settings.identity.clone());
+    let holding = tokio::spawn(lease.keep(sender));
     tracing::info!(lease = NAME, namespace = settings.namespace, "waiting for the lease");
     tokio::select! {
         led = leads.wait_for(|leads| *leads) => {
@@ -128,9 +122,7 @@ pub async fn run(
         _ = leads.wait_for(|leads| !*leads) => Err(ControllerError::Lost),
         _ = stop.wait_for(|stopped| *stopped) => Ok(()),
     };
-    // Gives the lease back, so that another replica need not wait until it runs out.
-    drop(leads);
-    drop(tokio::time::timeout(Duration::from_secs(3), holding).await);
+    holding.abort();
     ended
 }
 

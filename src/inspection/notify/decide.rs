@@ -43,7 +43,7 @@ pub fn decide(
     if silent {
         return (Vec::new(), told);
     }
-    let wants = |moment: Moment| match of.on.as_slice() {
+    let wants = |moment: Moment| match of.when.as_slice() {
         [] => matches!(moment, Moment::Failed | Moment::Recovered),
         some => some.contains(&moment),
     };

@@ -1,0 +1,163 @@
+{{/* A name of this release's: kuration-nfs-node. */}}
+{{- define "kuration.name" -}}
+{{- printf "%s-%s" .root.Release.Name .part | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* A name of an object without a namespace: two releases in two namespaces must not share it. */}}
+{{- define "kuration.clusterName" -}}
+{{- printf "%s-%s-%s" .root.Release.Namespace .root.Release.Name .part -}}
+{{- end -}}
+
+{{- define "kuration.selector" -}}
+app.kubernetes.io/name: kuration-csi
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .part }}
+{{- end -}}
+
+{{- define "kuration.labels" -}}
+app.kubernetes.io/name: kuration-csi
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- with .part }}
+app.kubernetes.io/component: {{ . }}
+{{- end }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* image, root → registry/repository:tag or …@digest */}}
+{{- define "kuration.image" -}}
+{{- $global := .root.Values.global | default dict -}}
+{{- $registry := .root.Values.imageRegistry | default $global.imageRegistry | default .image.registry -}}
+{{- $name := printf "%s/%s" (trimSuffix "/" $registry) .image.repository -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" $name .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name (.image.tag | default .root.Chart.AppVersion) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Probes over HTTP. probes, port (a name or number), live, ready (a path or ""), host */}}
+{{- define "kuration.probes" -}}
+{{- $host := .host -}}
+startupProbe:
+  httpGet: {path: {{ .live }}, port: {{ .port }}{{ with $host }}, host: {{ . | quote }}{{ end }}}
+  {{- toYaml .probes.startup | nindent 2 }}
+livenessProbe:
+  httpGet: {path: {{ .live }}, port: {{ .port }}{{ with $host }}, host: {{ . | quote }}{{ end }}}
+  {{- toYaml .probes.liveness | nindent 2 }}
+{{- with .ready }}
+readinessProbe:
+  httpGet: {path: {{ . }}, port: {{ $.readyPort | default $.port }}{{ with $host }}, host: {{ . | quote }}{{ end }}}
+  {{- toYaml $.probes.readiness | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* A sidecar talks to the driver's socket and the API server, and needs nothing of the machine. */}}
+{{- define "kuration.confined" -}}
+securityContext:
+  # The driver's socket is root's.
+  runAsUser: 0
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+  seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "kuration.env" -}}
+- name: NAMESPACE
+  valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
+- name: POD_NAME
+  valueFrom: {fieldRef: {fieldPath: metadata.name}}
+- name: NODE_NAME
+  valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+{{- end -}}
+
+{{/* A sidecar of the controller. root, sidecar (its name in values), name, port, elect, args (a list) */}}
+{{- define "kuration.sidecar" -}}
+{{- $values := get .root.Values.sidecars .sidecar -}}
+{{- $election := .root.Values.sidecars.leaderElection -}}
+- name: {{ .sidecar }}
+  image: {{ include "kuration.image" (dict "root" .root "image" $values.image) }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  args:
+    - --csi-address=/csi/csi.sock
+    - --v={{ .root.Values.logLevel }}
+    - --timeout={{ $values.timeout }}
+    - --{{ .workers }}={{ $values.workerThreads }}
+    - --kube-api-qps={{ $values.kubeApiQps }}
+    - --kube-api-burst={{ $values.kubeApiBurst }}
+    - --retry-interval-max={{ .root.Values.sidecars.retryIntervalMax }}
+    - --http-endpoint=:{{ .port }}
+    {{- if .elect }}
+    - --leader-election
+    - --leader-election-namespace=$(NAMESPACE)
+    - --leader-election-lease-duration={{ $election.leaseDuration }}
+    - --leader-election-renew-deadline={{ $election.renewDeadline }}
+    - --leader-election-retry-period={{ $election.retryPeriod }}
+    {{- end }}
+    {{- range .args }}
+    - {{ . }}
+    {{- end }}
+    {{- range $values.extraArgs }}
+    - {{ . | quote }}
+    {{- end }}
+  env:
+    {{- include "kuration.env" .root | nindent 4 }}
+  ports:
+    - {name: {{ .sidecar }}, containerPort: {{ .port }}}
+  {{- include "kuration.probes" (dict "probes" .root.Values.probes "port" .sidecar "live" (ternary "/healthz/leader-election" "/metrics" .elect)) | nindent 2 }}
+  {{- include "kuration.confined" . | nindent 2 }}
+  resources:
+    {{- toYaml $values.resources | nindent 4 }}
+  volumeMounts:
+    - {name: socket, mountPath: /csi}
+{{- end -}}
+
+{{/* node-driver-registrar and livenessprobe, where they are asked for. root, choice, driver, port */}}
+{{- define "kuration.nodeSidecars" -}}
+{{- if eq .choice.registrar "sidecar" }}
+{{- $values := .root.Values.sidecars.registrar }}
+- name: registrar
+  image: {{ include "kuration.image" (dict "root" .root "image" $values.image) }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  args:
+    - --csi-address=/csi/csi.sock
+    - --kubelet-registration-path={{ .root.Values.kubeletDir }}/plugins/{{ .driver }}/csi.sock
+    - --v={{ .root.Values.logLevel }}
+    - --timeout={{ $values.timeout }}
+    - --http-endpoint={{ .address }}:{{ add .port 1 }}
+    {{- range $values.extraArgs }}
+    - {{ . | quote }}
+    {{- end }}
+  {{- include "kuration.probes" (dict "probes" .root.Values.probes "port" (add .port 1) "live" "/healthz" "host" .address) | nindent 2 }}
+  {{- include "kuration.confined" . | nindent 2 }}
+  resources:
+    {{- toYaml $values.resources | nindent 4 }}
+  volumeMounts:
+    - {name: socket, mountPath: /csi}
+    - {name: registration, mountPath: /registration}
+{{- end }}
+{{- if eq .choice.livenessProbe "sidecar" }}
+{{- $values := .root.Values.sidecars.livenessprobe }}
+- name: livenessprobe
+  image: {{ include "kuration.image" (dict "root" .root "image" $values.image) }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  args:
+    - --csi-address=/csi/csi.sock
+    - --v={{ .root.Values.logLevel }}
+    - --probe-timeout={{ $values.timeout }}
+    - --http-endpoint={{ .address }}:{{ add .port 2 }}
+    {{- range $values.extraArgs }}
+    - {{ . | quote }}
+    {{- end }}
+  {{- include "kuration.confined" . | nindent 2 }}
+  resources:
+    {{- toYaml $values.resources | nindent 4 }}
+  volumeMounts:
+    - {name: socket, mountPath: /csi}
+{{- end }}
+{{- end -}}

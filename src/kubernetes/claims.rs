@@ -1,0 +1,111 @@
+//! Whose the volumes are: the claims to which PersistentVolumes of the driver are bound.
+//!
+//! A claim that moves to another namespace keeps its PersistentVolume, and CSI tells nobody. So the volumes are watched, and each
+//! binding that was not told before is told.
+//!
+//! Rights: persistentvolumes list, watch.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::PersistentVolume;
+use kube::Client;
+use kube::api::Api;
+use kube::runtime::{WatchStreamExt, watcher};
+use tokio::sync::mpsc;
+
+use super::{Said, watch_trouble};
+use crate::volume::Claim;
+
+/// How long to wait after trouble.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// A volume, and the claim that has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// The volume's id.
+    pub volume_id: String,
+    /// Whose it is.
+    pub claim: Claim,
+}
+
+/// Tells who has the volumes of `driver`, at first of all, then of each that changes hands, until nobody listens.
+pub async fn bindings(client: Client, driver: String, told: mpsc::Sender<Bound>) {
+    let volumes: Api<PersistentVolume> = Api::all(client);
+    let mut events = pin!(watcher(volumes, watcher::Config::default()).default_backoff());
+    let (mut known, mut said) = (HashMap::new(), Said::default());
+    while let Some(event) = events.next().await {
+        let volume = match event {
+            Ok(watcher::Event::Apply(volume)) => {
+                said.well("watching PersistentVolumes");
+                volume
+            }
+            Ok(watcher::Event::InitApply(volume)) => volume,
+            Ok(watcher::Event::Delete(volume)) => {
+                handle(&volume, &driver).and_then(|id| known.remove(id));
+                continue;
+            }
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => continue,
+            Err(error) => {
+                watch_trouble(
+                    &mut said,
+                    "PersistentVolumes can't be watched, so records may name an old claim",
+                    error,
+                );
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            }
+        };
+        let Some(bound) = bound(&volume, &driver) else { continue };
+        if known.get(&bound.volume_id) != Some(&bound.claim) {
+            known.insert(bound.volume_id.clone(), bound.claim.clone());
+            if told.send(bound).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn handle<'a>(volume: &'a PersistentVolume, driver: &str) -> Option<&'a str> {
+    let source = volume.spec.as_ref()?.csi.as_ref()?;
+    (source.driver == driver).then_some(source.volume_handle.as_str())
+}
+
+/// Who has `volume`, if it is the driver's and bound. One that is released has a claim still, which is gone.
+fn bound(volume: &PersistentVolume, driver: &str) -> Option<Bound> {
+    let volume_id = handle(volume, driver)?.to_owned();
+    let phase = volume.status.as_ref()?.phase.as_deref();
+    let claim = volume.spec.as_ref()?.claim_ref.as_ref().filter(|_| phase == Some("Bound"))?;
+    let claim = Claim {
+        namespace: claim.namespace.clone()?,
+        name: claim.name.clone()?,
+        volume: volume.metadata.name.clone()?,
+    };
+    Some(Bound { volume_id, claim })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_bound_volume_of_the_driver_has_a_claim() {
+        let volume = |driver: &str, phase: &str| -> PersistentVolume {
+            let claim = json!({"namespace": "team", "name": "data"});
+            let source = json!({"driver": driver, "volumeHandle": "pool1~x"});
+            serde_json::from_value(json!({
+                "metadata": {"name": "pvc-1"}, "spec": {"csi": source, "claimRef": claim}, "status": {"phase": phase},
+            }))
+            .unwrap()
+        };
+        let claim = Claim { namespace: "team".into(), name: "data".into(), volume: "pvc-1".into() };
+        let one = Bound { volume_id: "pool1~x".into(), claim };
+        assert_eq!(bound(&volume("a.b", "Bound"), "a.b"), Some(one));
+        assert_eq!(bound(&volume("a.b", "Released"), "a.b"), None);
+        assert_eq!(bound(&volume("c.d", "Bound"), "a.b"), None);
+        assert_eq!(bound(&PersistentVolume::default(), "a.b"), None);
+    }
+}

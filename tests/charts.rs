@@ -1,0 +1,484 @@
+//! The chart, the manifests and the examples, without a cluster: what Helm makes of them is what was read, is accepted by
+//! Kubernetes' types and by this program, and asks for no more rights than promised.
+//!
+//! `UPDATE_GOLDEN=1 cargo test --test charts` writes what is generated anew: the table in the chart's README, deploy/kubernetes
+//! and tests/golden/rights.txt.
+
+// clippy lets tests unwrap, but not what tests call.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::fs;
+
+use clap::Parser;
+use serde_json::{Value, json};
+
+use charts::{helm, strict, table};
+
+mod charts {
+    pub mod helm;
+    pub mod strict;
+    pub mod table;
+}
+
+/// Everything switched on.
+fn everything() -> Value {
+    json!({
+        "imagePullSecrets": [{"name": "registry"}],
+        "startupTaint": true,
+        "logLevel": 5,
+        "networkPolicy": {"enabled": true},
+        "controllerSecrets": [{"namespace": "storage", "name": "nfs"}],
+        "nfs": {
+            "attachRequired": true,
+            "allowedServers": ["nfs.example", "*.lan", "10.0.0.0/8"],
+            "mountOptions": ["hard", "nconnect=2"],
+            "shares": ["nfs.example:/exports/data,vers=4.2"],
+            "inline": {"enabled": true, "share": "nfs.example:/scratch", "limit": "2GiB"},
+            "node": {"registrar": "sidecar", "livenessProbe": "sidecar", "maxVolumesPerNode": 50},
+            "nodeAllocatableUpdatePeriodSeconds": 60,
+        },
+        "pool": {
+            "enabled": true, "nodeName": "storage-1", "image": {"size": "10GiB"}, "registrar": "sidecar",
+            "livenessProbe": "sidecar", "inline": {"enabled": true}, "maxVolumesPerNode": 50,
+        },
+        "storageClasses": [
+            {"name": "nfs", "driver": "nfs", "default": true, "parameters": {"server": "nfs.example", "share": "/exports/data"}},
+            {"name": "pool", "driver": "pool", "reclaimPolicy": "Retain", "allowVolumeExpansion": false},
+        ],
+    })
+}
+
+/// The values of deploy/kubernetes, by directory.
+fn manifests() -> [(&'static str, Value); 2] {
+    [
+        ("nfs", json!({})),
+        (
+            "pool",
+            json!({"nfs": {"enabled": false}, "pool": {"enabled": true, "nodeSelector": {"kuration.io/pool": "true"}}}),
+        ),
+    ]
+}
+
+fn all_sets() -> Vec<Value> {
+    let own = json!({"pool": {"enabled": true, "nodeName": "storage-1"}, "nfs": {"controller": {"hostNetwork": true}}});
+    manifests().into_iter().map(|(_, values)| values).chain([own, everything()]).collect()
+}
+
+/// Compares with the committed text, or writes it anew.
+fn golden(path: &str, text: &str) -> Result<(), String> {
+    let path = helm::in_repository(path);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    if fs::read_to_string(&path).ok().as_deref() == Some(text) {
+        return Ok(());
+    }
+    Err(format!(
+        "{} is not what is made now; UPDATE_GOLDEN=1 cargo test --test charts writes it anew",
+        path.display()
+    ))
+}
+
+fn of<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The pod templates, by their component.
+fn pods(objects: &[Value]) -> Vec<(&str, &Value)> {
+    let workloads = objects.iter().filter(|object| object["spec"]["template"].is_object());
+    workloads
+        .map(|object| {
+            let component = &object["metadata"]["labels"]["app.kubernetes.io/component"];
+            (component.as_str().unwrap(), &object["spec"]["template"]["spec"])
+        })
+        .collect()
+}
+
+/// Every container of every workload, as component, name and container.
+fn containers(objects: &[Value]) -> Vec<(&str, &str, &Value)> {
+    let all = pods(objects).into_iter().flat_map(|(component, pod)| {
+        assert!(pod["initContainers"].is_null(), "{component}");
+        list(&pod["containers"]).iter().map(move |container| (component, container))
+    });
+    all.map(|(component, container)| (component, container["name"].as_str().unwrap(), container)).collect()
+}
+
+fn arguments(container: &Value) -> Vec<&str> {
+    list(&container["args"]).iter().map(|argument| argument.as_str().unwrap()).collect()
+}
+
+#[test]
+fn helm_finds_nothing_to_complain_of() {
+    for values in all_sets() {
+        helm::lint(&values).unwrap_or_else(|error| panic!("{values}: {error}"));
+    }
+}
+
+#[test]
+fn the_readme_has_every_value() {
+    let values = fs::read_to_string(helm::in_repository("charts/kuration-csi/values.yaml")).unwrap();
+    let readme = fs::read_to_string(helm::in_repository("charts/kuration-csi/README.md")).unwrap();
+    golden("charts/kuration-csi/README.md", &table::written_into(&readme, &values)).unwrap();
+}
+
+#[test]
+fn the_plain_manifests_are_those_of_the_chart() {
+    for (name, values) in manifests() {
+        // What says that Helm manages it would be untrue here.
+        let helm_only = ["helm.sh/chart:", "app.kubernetes.io/managed-by:", "# Source:"];
+        let rendered = helm::text(&values).unwrap();
+        let lines = rendered.lines().filter(|line| !helm_only.iter().any(|words| line.contains(words)));
+        let head =
+            "# Made of charts/kuration-csi by UPDATE_GOLDEN=1 cargo test --test charts; do not edit.\n";
+        let text: String = [head].into_iter().chain(lines.flat_map(|line| [line, "\n"])).collect();
+        golden(&format!("deploy/kubernetes/{name}/{name}.yaml"), &text).unwrap();
+    }
+}
+
+#[test]
+fn every_object_has_only_fields_that_kubernetes_knows() {
+    let read = |path: String| fs::read_to_string(helm::in_repository(&path)).unwrap();
+    let mut sources: Vec<(String, Vec<Value>)> =
+        all_sets().iter().map(|values| (values.to_string(), helm::render(values))).collect();
+    for (name, _) in manifests() {
+        let path = format!("deploy/kubernetes/{name}/namespace.yaml");
+        sources.push((path.clone(), helm::objects(&read(path))));
+    }
+    let mut examples = 0;
+    for entry in fs::read_dir(helm::in_repository("deploy/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "yaml") {
+            sources.push((path.display().to_string(), helm::objects(&fs::read_to_string(&path).unwrap())));
+            examples += 1;
+        }
+    }
+    assert!(examples > 10, "{examples} examples");
+    for (source, objects) in sources {
+        assert!(!objects.is_empty(), "{source} is empty");
+        for object in objects {
+            strict::fault(&object).unwrap_or_else(|error| panic!("{source}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn a_field_that_kubernetes_does_not_know_is_found() {
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [{"name": "b", "imge": "c"}]}});
+    assert_eq!(strict::fault(&pod), Err("Pod.spec.containers[0].imge is no field of its".into()));
+}
+
+#[test]
+fn a_misspelt_value_is_refused_by_its_name() {
+    for (values, name) in [
+        (json!({"nsf": {}}), "nsf"),
+        (json!({"nfs": {"drivername": "x"}}), "drivername"),
+        (json!({"nfs": {"controller": {"replica": 1}}}), "replica"),
+        (json!({"pool": {"image": {"sise": "1GiB"}}}), "sise"),
+        (json!({"sidecars": {"provisioner": {"threads": 1}}}), "threads"),
+        (json!({"storageClasses": [{"name": "a", "driver": "nfs", "paramters": {}}]}), "paramters"),
+        (json!({"probes": {"liveness": {"period": 1}}}), "period"),
+    ] {
+        let refused = helm::text(&values).expect_err(name);
+        let wanted = format!("additional properties '{name}' not allowed");
+        assert!(refused.contains(&wanted), "{values}: {refused}");
+    }
+    for (values, place) in [
+        (json!({"nfs": {"trashLifetime": "1 day"}}), "/nfs/trashLifetime"),
+        (json!({"nfs": {"node": {"registrar": "me"}}}), "/nfs/node/registrar"),
+        (json!({"kubeletDir": "var/lib/kubelet"}), "/kubeletDir"),
+    ] {
+        let refused = helm::text(&values).expect_err(place);
+        assert!(refused.contains(place), "{values}: {refused}");
+    }
+}
+
+#[test]
+fn values_that_contradict_each_other_are_refused_with_a_remedy() {
+    let class = |name: &str| json!({"name": name, "driver": "nfs", "default": true, "parameters": {"server": "a", "share": "/b"}});
+    for (values, words) in [
+        (json!({"nfs": {"enabled": false}}), "set nfs.enabled or pool.enabled to true"),
+        (json!({"pool": {"enabled": true}}), "pool.enabled needs pool.nodeName"),
+        (json!({"pool": {"enabled": true, "nodeName": "a", "nodeSelector": {"b": "c"}}}), "leave one away"),
+        (
+            json!({"pool": {"enabled": true, "nodeName": "a", "driverName": "nfs.csi.kuration.io"}}),
+            "two drivers need two names",
+        ),
+        (json!({"nfs": {"inline": {"enabled": true}}}), "nfs.inline.enabled needs nfs.inline.share"),
+        (json!({"nfs": {"inline": {"share": "a:/b"}}}), "set nfs.inline.enabled to true"),
+        (json!({"nfs": {"controller": {"hostNetwork": true, "hostUsers": false}}}), "choose one"),
+        (
+            json!({"podMonitor": {"enabled": true}, "serviceMonitor": {"enabled": true}}),
+            "scrape everything twice",
+        ),
+        (json!({"volumeSnapshotClasses": [{"name": "a", "driver": "nfs"}]}), "need snapshots.enabled=true"),
+        (json!({"storageClasses": [class("a"), class("b")]}), "two defaults, a and b"),
+        (json!({"storageClasses": [class("a"), class("a")]}), "storageClasses has a twice"),
+        (json!({"storageClasses": [{"name": "a", "driver": "pool"}]}), "set pool.enabled to true"),
+        (json!({"storageClasses": [{"name": "a", "driver": "nfs"}]}), "a has no parameters.server"),
+    ] {
+        let refused = helm::text(&values).expect_err(words);
+        assert!(refused.contains(words), "{values}: {refused}");
+    }
+}
+
+#[test]
+fn an_old_kubernetes_is_refused_in_words() {
+    let refused = helm::text_for("1.30.9", &json!({})).unwrap_err();
+    assert!(
+        refused
+            .contains("chart requires kubeVersion: >=1.31.0-0 which is incompatible with Kubernetes v1.30.9"),
+        "{refused}"
+    );
+    let values = json!({"nfs": {"nodeAllocatableUpdatePeriodSeconds": 60}});
+    let refused = helm::text_for("1.33.0", &values).unwrap_err();
+    assert!(refused.contains("needs Kubernetes 1.34 or newer, and this is v1.33.0"), "{refused}");
+    helm::text_for("1.31.0", &json!({})).unwrap();
+}
+
+#[test]
+fn the_chart_has_the_programs_version() {
+    let text = fs::read_to_string(helm::in_repository("charts/kuration-csi/Chart.yaml")).unwrap();
+    let chart: Value = serde_saphyr::from_str(&text).unwrap();
+    let wanted = json!(env!("CARGO_PKG_VERSION"));
+    assert_eq!((&chart["version"], &chart["appVersion"]), (&wanted, &wanted));
+}
+
+#[test]
+fn the_program_understands_what_the_chart_tells_it() {
+    for values in all_sets() {
+        for (component, name, container) in containers(&helm::render(&values)) {
+            if name == "kuration" {
+                let given: Vec<String> = ["kuration"]
+                    .into_iter()
+                    .chain(arguments(container))
+                    .map(|argument| argument.replace("$(NODE_NAME)", "n").replace("$(NAMESPACE)", "s"))
+                    .collect();
+                assert!(given.iter().all(|argument| !argument.contains("$(")), "{given:?}");
+                kuration::args::Args::try_parse_from(&given)
+                    .unwrap_or_else(|error| panic!("{component}: {error}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn one_log_level_reaches_every_container() {
+    for (component, name, container) in containers(&helm::render(&everything())) {
+        assert!(arguments(container).contains(&"--v=5"), "{component}/{name}");
+    }
+}
+
+#[test]
+fn every_container_is_watched_and_limited() {
+    for values in all_sets() {
+        for (component, name, container) in containers(&helm::render(&values)) {
+            let whose = format!("{component}/{name}");
+            // The one that asks the driver whether it lives is watched by nobody; the driver's own probe asks it.
+            if name != "livenessprobe" {
+                assert!(container["startupProbe"]["httpGet"]["path"].is_string(), "{whose}");
+                assert!(container["livenessProbe"]["httpGet"]["path"].is_string(), "{whose}");
+            }
+            assert_eq!(container["readinessProbe"].is_object(), name == "kuration", "{whose}");
+            assert!(container["resources"]["limits"]["memory"].is_string(), "{whose}");
+            assert!(container["resources"]["requests"]["cpu"].is_string(), "{whose}");
+        }
+    }
+}
+
+#[test]
+fn privileges_are_those_that_mounting_takes() {
+    for values in all_sets() {
+        let objects = helm::render(&values);
+        for (component, name, container) in containers(&objects) {
+            let whose = format!("{component}/{name}");
+            let context = &container["securityContext"];
+            assert_eq!(context["readOnlyRootFilesystem"], true, "{whose}");
+            // The image's own user is nobody, and the driver's socket is root's.
+            assert_eq!(context["runAsUser"], 0, "{whose}");
+            let mounts_for_others = name == "kuration" && component != "nfs-controller";
+            assert_eq!(context["privileged"] == true, mounts_for_others, "{whose}");
+            if !mounts_for_others {
+                assert_eq!(context["allowPrivilegeEscalation"], false, "{whose}");
+                assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault", "{whose}");
+                let added = if name == "kuration" { json!(["SYS_ADMIN"]) } else { Value::Null };
+                assert_eq!(
+                    (&context["capabilities"]["drop"], &context["capabilities"]["add"]),
+                    (&json!(["ALL"]), &added),
+                    "{whose}"
+                );
+            }
+        }
+        for (component, pod) in pods(&objects) {
+            let wants_network = component == "nfs-node"
+                || values["nfs"]["controller"]["hostNetwork"] == true && component == "nfs-controller";
+            assert_eq!(pod["hostNetwork"] == true, wants_network, "{component}");
+            assert_eq!(pod["dnsPolicy"] == "ClusterFirstWithHostNet", wants_network, "{component}");
+            assert!(pod["hostPID"].is_null() && pod["hostIPC"].is_null(), "{component}");
+            assert_eq!(pod["enableServiceLinks"], false, "{component}");
+            assert!(pod["priorityClassName"].is_string(), "{component}");
+        }
+    }
+}
+
+#[test]
+fn the_node_plugin_is_one_container_unless_sidecars_are_asked_for() {
+    let names = |values: Value| -> Vec<(String, String)> {
+        let objects = helm::render(&values);
+        let all = containers(&objects).into_iter().filter(|(component, ..)| *component == "nfs-node");
+        all.map(|(_, name, container)| (name.to_owned(), arguments(container).join(" "))).collect()
+    };
+    let own = names(json!({}));
+    assert!(
+        matches!(&own[..], [(name, flags)] if name == "kuration" && flags.contains("--kubelet-registration=/registration")),
+        "{own:?}"
+    );
+    let with_sidecars = names(everything());
+    assert_eq!(
+        with_sidecars.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["kuration", "registrar", "livenessprobe"]
+    );
+    assert!(!with_sidecars[0].1.contains("--kubelet-registration"), "{with_sidecars:?}");
+}
+
+#[test]
+fn every_image_is_pinned_and_follows_the_registry() {
+    for values in all_sets() {
+        for (component, name, container) in containers(&helm::render(&values)) {
+            let image = container["image"].as_str().unwrap();
+            let tag = image.rsplit_once(':').map(|(_, tag)| tag.trim_start_matches('v'));
+            assert!(
+                tag.is_some_and(|tag| tag.starts_with(|c: char| c.is_ascii_digit())),
+                "{component}/{name}: {image}"
+            );
+        }
+    }
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let mut values = everything();
+    values["imageRegistry"] = json!("mirror.example:5000/storage");
+    values["image"] = json!({"digest": digest});
+    for (component, name, container) in containers(&helm::render(&values)) {
+        let image = container["image"].as_str().unwrap();
+        assert!(image.starts_with("mirror.example:5000/storage/"), "{component}/{name}: {image}");
+        assert_eq!(
+            image.ends_with(&format!("kuration@{digest}")),
+            name == "kuration",
+            "{component}/{name}: {image}"
+        );
+    }
+    values["imageRegistry"] = json!("");
+    values["global"] = json!({"imageRegistry": "above.example"});
+    let objects = helm::render(&values);
+    assert!(
+        containers(&objects)
+            .iter()
+            .all(|(_, _, container)| container["image"].as_str().unwrap().starts_with("above.example/"))
+    );
+}
+
+#[test]
+fn no_class_is_the_default_unless_asked() {
+    let annotation = |objects: &[Value]| -> Vec<bool> {
+        let classes = of(objects, "StorageClass");
+        classes
+            .iter()
+            .map(|class| {
+                class["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
+            })
+            .collect()
+    };
+    assert_eq!(annotation(&helm::render(&json!({}))), [false; 0]);
+    assert_eq!(annotation(&helm::render(&everything())), [true, false]);
+}
+
+#[test]
+fn a_leader_has_a_lease_that_its_account_may_hold() {
+    let objects = helm::render(&everything());
+    let role = of(&objects, "Role")
+        .into_iter()
+        .find(|role| role["metadata"]["name"] == "kuration-nfs-controller")
+        .unwrap();
+    let leases = list(&role["rules"]).iter().find(|rule| rule["resourceNames"].is_array()).unwrap();
+    let elected = containers(&objects).into_iter().filter(|(component, name, container)| {
+        *component == "nfs-controller"
+            && *name != "kuration"
+            && arguments(container).contains(&"--leader-election")
+    });
+    // One each, and the reaper's.
+    assert_eq!(list(&leases["resourceNames"]).len(), elected.count() + 1);
+    let driver = containers(&objects)
+        .into_iter()
+        .find(|(component, name, _)| (*component, *name) == ("nfs-controller", "kuration"))
+        .unwrap()
+        .2;
+    let reaper = arguments(driver)
+        .into_iter()
+        .find_map(|argument| argument.strip_prefix("--lease=$(NAMESPACE)/"))
+        .unwrap();
+    assert!(list(&leases["resourceNames"]).contains(&json!(reaper)), "{reaper}");
+}
+
+#[test]
+fn rights_are_those_that_were_read() {
+    let sets = [
+        ("shares", json!({})),
+        ("shares, attached", json!({"nfs": {"attachRequired": true}})),
+        ("a pool", manifests()[1].1.clone()),
+        (
+            "a pool, not attached",
+            json!({"nfs": {"enabled": false}, "pool": {"enabled": true, "nodeName": "a", "attachRequired": false}}),
+        ),
+        (
+            "shares, start-up taint, a secret",
+            json!({"startupTaint": true, "controllerSecrets": [{"namespace": "storage", "name": "nfs"}]}),
+        ),
+    ];
+    let mut text = String::new();
+    for (name, values) in sets {
+        let objects = helm::render(&values);
+        text += &format!("== {name}\n");
+        for kind in ["ClusterRole", "Role"] {
+            for role in of(&objects, kind) {
+                let place = role["metadata"]["namespace"]
+                    .as_str()
+                    .map_or("everywhere".into(), |namespace| format!("in {namespace}"));
+                text += &format!("{} {} {place}\n", kind, role["metadata"]["name"].as_str().unwrap());
+                for rule in list(&role["rules"]) {
+                    let words = |field: &str| {
+                        let all: Vec<&str> =
+                            list(&rule[field]).iter().map(|word| word.as_str().unwrap()).collect();
+                        all.join(" ")
+                    };
+                    let named = if rule["resourceNames"].is_array() {
+                        format!(" named {}", words("resourceNames"))
+                    } else {
+                        String::new()
+                    };
+                    let group = words("apiGroups");
+                    let group = if group.is_empty() { String::new() } else { format!(".{group}") };
+                    text += &format!("  {}{group}{named}: {}\n", words("resources"), words("verbs"));
+                }
+            }
+        }
+    }
+    golden("tests/golden/rights.txt", &text).unwrap();
+    assert!(!text.contains('*'), "{text}");
+}
+
+#[test]
+fn the_node_plugin_has_no_rights_at_all() {
+    for values in all_sets() {
+        let objects = helm::render(&values);
+        for binding in of(&objects, "ClusterRoleBinding").into_iter().chain(of(&objects, "RoleBinding")) {
+            for subject in list(&binding["subjects"]) {
+                assert_ne!(subject["name"], "kuration-nfs-node", "{binding}");
+            }
+        }
+        for (component, pod) in pods(&objects) {
+            assert_eq!(pod["automountServiceAccountToken"] == false, component == "nfs-node", "{component}");
+        }
+    }
+}

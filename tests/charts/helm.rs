@@ -1,0 +1,100 @@
+//! Helm, and what it makes of the chart.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+/// What the chart is rendered for.
+const KUBERNETES: &str = "1.36.0";
+
+/// A file of this repository.
+pub fn in_repository(path: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn chart() -> PathBuf {
+    in_repository("charts/kuration-csi")
+}
+
+/// The program: `HELM` names it, else the test cluster's, else the one in the PATH.
+fn program() -> PathBuf {
+    if let Some(named) = std::env::var_os("HELM") {
+        return named.into();
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
+        .map(|cache| cache.join("kuration"));
+    let built = |directory: PathBuf| {
+        let helm = directory.join("bin/helm");
+        let age = helm.metadata().ok()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
+        Some((age, helm))
+    };
+    let newest = cache.and_then(|cache| std::fs::read_dir(cache).ok()).and_then(|entries| {
+        let clusters = entries.flatten().map(|entry| entry.path()).filter(|path| {
+            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("cluster-"))
+        });
+        clusters.filter_map(built).max()
+    });
+    if let Some((_, helm)) = newest {
+        return helm;
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|directory| directory.join("helm")).find(|helm| helm.is_file()).expect(
+        "there is no helm, and nothing else can render a chart: tests/cluster/build makes one, `go install \
+         helm.sh/helm/v4/cmd/helm@v4.3.1` too; HELM=/path/of/helm names another",
+    )
+}
+
+/// Runs Helm; what it prints, or what it complains of.
+fn helm(arguments: &[&str], values: &Value) -> Result<String, String> {
+    let file = tempfile::Builder::new().suffix(".json").tempfile().expect("a file");
+    std::fs::write(file.path(), values.to_string()).expect("a file that can be written");
+    let program = program();
+    let done = Command::new(&program)
+        .args(arguments)
+        .arg("--values")
+        .arg(file.path())
+        // Nothing that this machine happens to have configured.
+        .env("HELM_CONFIG_HOME", "/nonexistent")
+        .env("KUBECONFIG", "/nonexistent")
+        .output()
+        .unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
+}
+
+/// `helm lint --strict`.
+pub fn lint(values: &Value) -> Result<String, String> {
+    let chart = chart();
+    helm(&["lint", "--strict", "--kube-version", KUBERNETES, chart.to_str().expect("UTF-8")], values)
+}
+
+/// The chart rendered as text, for another version of Kubernetes.
+pub fn text_for(kubernetes: &str, values: &Value) -> Result<String, String> {
+    let chart = chart();
+    let chart = chart.to_str().expect("UTF-8");
+    helm(
+        &["template", "kuration", chart, "--namespace", "kuration-system", "--kube-version", kubernetes],
+        values,
+    )
+}
+
+/// The chart rendered as text. Helm 3 and 4 differ in empty lines and nothing else, so those go.
+pub fn text(values: &Value) -> Result<String, String> {
+    let text = text_for(KUBERNETES, values)?;
+    Ok(text.lines().filter(|line| !line.trim().is_empty()).flat_map(|line| [line, "\n"]).collect())
+}
+
+/// The objects in a text of YAML documents.
+pub fn objects(text: &str) -> Vec<Value> {
+    let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}"));
+    all.into_iter().filter(|object| !object.is_null()).collect()
+}
+
+/// The chart's objects.
+pub fn render(values: &Value) -> Vec<Value> {
+    objects(&text(values).unwrap_or_else(|error| panic!("{error}")))
+}

@@ -1,0 +1,246 @@
+//! A volume's phases, and what becomes of it when its claim goes.
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use super::objects;
+use super::space::Space;
+
+crate::for_every_driver!(
+    a_retained_volume_is_released_and_can_be_bound_again_with_its_data,
+    a_selector_binds_the_static_volume_with_its_label,
+    recycling_ends_failed_and_says_so,
+    a_claim_moves_to_another_namespace_with_its_data;
+    pool: ;
+    share: a_static_volume_without_a_record_is_used_and_left_alone
+);
+
+fn phase(volume: &PersistentVolume) -> &str {
+    volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+}
+
+async fn in_phase(space: &Space, volume: &str, wanted: &str) -> PersistentVolume {
+    let what = format!("is {wanted}");
+    space.until(space.all(), volume, &what, |volume| phase(volume) == wanted).await
+}
+
+/// Sets what becomes of a volume when its claim goes.
+async fn reclaim(space: &Space, volume: &str, policy: &str) {
+    let policy = json!({ "spec": { "persistentVolumeReclaimPolicy": policy } });
+    space.change(space.all::<PersistentVolume>(), volume, policy).await;
+}
+
+/// A claim that names its volume.
+fn naming(volume: &str) -> Value {
+    json!({ "spec": { "volumeName": volume } })
+}
+
+/// Deletes a volume that was retained, data and all: Kubernetes leaves that to its owner.
+async fn set_to_delete_and_wait(space: &Space, volume: &str) {
+    let uid = space.all::<PersistentVolume>().get(volume).await.unwrap().uid().unwrap();
+    reclaim(space, volume, "Delete").await;
+    space.gone(space.all::<PersistentVolume>(), volume, &uid).await;
+}
+
+async fn a_retained_volume_is_released_and_can_be_bound_again_with_its_data(space: &Space) {
+    let class = space.class("kept", json!({ "reclaimPolicy": "Retain" })).await;
+    space.claim_of("data", &class).await;
+    space.pod("pod", "data", json!({})).await;
+    space.running("pod").await;
+    space.sh("pod", "echo kept > /data/note && sync").await;
+    let volume = space.bound("data").await.name_any();
+    in_phase(space, &volume, "Bound").await;
+    space.end("pod").await;
+    space.delete(space.api::<PersistentVolumeClaim>(), "data").await;
+    in_phase(space, &volume, "Released").await;
+    // Its owner gives it free.
+    space.change(space.all::<PersistentVolume>(), &volume, json!({ "spec": { "claimRef": null } })).await;
+    in_phase(space, &volume, "Available").await;
+    let mut again = naming(&volume);
+    objects::lay_over(&mut again, json!({ "spec": { "storageClassName": class } }));
+    space.claim("again", again).await;
+    in_phase(space, &volume, "Bound").await;
+    space.pod("pod", "again", json!({})).await;
+    space.running("pod").await;
+    assert_eq!(space.sh("pod", "cat /data/note").await, "kept");
+    space.end("pod").await;
+    reclaim(space, &volume, "Delete").await;
+}
+
+/// A volume made by hand of the source that a provisioned one has, which is let go before.
+async fn by_hand(space: &Space, name: &str, spec: Value) -> PersistentVolume {
+    let class = space.class(&format!("source-{name}"), json!({ "reclaimPolicy": "Retain" })).await;
+    space.claim_of("source", &class).await;
+    // A pod has had it: by then the provisioner knows that it is done. A claim and its volume that go before, it makes anew.
+    space.pod("source", "source", json!({})).await;
+    space.running("source").await;
+    space.end("source").await;
+    let source = space.bound("source").await;
+    space.delete(space.api::<PersistentVolumeClaim>(), "source").await;
+    in_phase(space, &source.name_any(), "Released").await;
+    space.delete(space.all::<PersistentVolume>(), &source.name_any()).await;
+    let made = source.spec.unwrap();
+    let mut volume = json!({
+        "metadata": { "name": format!("{}-{name}", space.name) },
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "capacity": { "storage": "64Mi" },
+            "csi": made.csi,
+            "nodeAffinity": made.node_affinity,
+            "storageClassName": "",
+        },
+    });
+    objects::lay_over(&mut volume, spec);
+    space.all().create(&Default::default(), &objects::typed(volume)).await.expect("a volume")
+}
+
+async fn a_selector_binds_the_static_volume_with_its_label(space: &Space) {
+    let label = json!({ "case": space.name });
+    let marked = json!({ "metadata": { "labels": label } });
+    let volume = by_hand(space, "marked", marked).await.name_any();
+    in_phase(space, &volume, "Available").await;
+    let wanted = json!({ "spec": { "storageClassName": "", "selector": { "matchLabels": label } } });
+    space.claim("data", wanted).await;
+    assert_eq!(space.bound("data").await.name_any(), volume);
+    space.pod("pod", "data", json!({})).await;
+    space.running("pod").await;
+    space.sh("pod", "echo x > /data/note").await;
+    space.end("pod").await;
+    space.delete(space.api::<PersistentVolumeClaim>(), "data").await;
+    // A volume made by hand is retained unless it says otherwise.
+    in_phase(space, &volume, "Released").await;
+    provisioned(space, &volume).await;
+    set_to_delete_and_wait(space, &volume).await;
+}
+
+/// Makes a volume the provisioner's: it deletes only what it believes to have made.
+async fn provisioned(space: &Space, volume: &str) {
+    let mark =
+        json!({ "metadata": { "annotations": { "pv.kubernetes.io/provisioned-by": space.driver.name() } } });
+    space.change(space.all::<PersistentVolume>(), volume, mark).await;
+}
+
+async fn recycling_ends_failed_and_says_so(space: &Space) {
+    space.claim("data", json!({})).await;
+    let volume = space.bound("data").await.name_any();
+    // Kubernetes recycles volumes of its own NFS and hostPath plugins alone, and looks when the claim is gone.
+    reclaim(space, &volume, "Recycle").await;
+    space.delete(space.api::<PersistentVolumeClaim>(), "data").await;
+    in_phase(space, &volume, "Failed").await;
+    space.event("PersistentVolume", &volume, &["No recycler plugin found"]).await;
+    // The way out: it is given free, and goes with its next claim.
+    let free = json!({ "spec": { "claimRef": null, "persistentVolumeReclaimPolicy": "Delete" } });
+    space.change(space.all::<PersistentVolume>(), &volume, free).await;
+    in_phase(space, &volume, "Available").await;
+    space.claim("again", naming(&volume)).await;
+    in_phase(space, &volume, "Bound").await;
+}
+
+async fn a_static_volume_without_a_record_is_used_and_left_alone(space: &Space) {
+    // The export itself, as an administrator would give it to a pod.
+    let volume = json!({
+        "metadata": {
+            "name": format!("{}-static", space.name),
+            "annotations": { "pv.kubernetes.io/provisioned-by": space.driver.name() },
+        },
+        "spec": {
+            "accessModes": ["ReadWriteMany"],
+            "capacity": { "storage": "1Gi" },
+            "persistentVolumeReclaimPolicy": "Delete",
+            "storageClassName": "",
+            "csi": {
+                "driver": space.driver.name(),
+                "volumeHandle": format!("of our own choice / {}", space.name),
+                "volumeAttributes": { "server": space.site.nfs_server, "share": space.site.nfs_share },
+            },
+        },
+    });
+    let volume =
+        space.all::<PersistentVolume>().create(&Default::default(), &objects::typed(volume)).await.unwrap();
+    let volume = volume.name_any();
+    let mut claim = naming(&volume);
+    objects::lay_over(
+        &mut claim,
+        json!({ "spec": { "storageClassName": "", "resources": { "requests": { "storage": "1Gi" } } } }),
+    );
+    space.claim("data", claim).await;
+    space.pod("pod", "data", json!({})).await;
+    space.running("pod").await;
+    let mark = format!("/data/{}-mark", space.name);
+    space.sh("pod", &format!("mkdir {mark} && echo kept > {mark}/note && sync")).await;
+    space.end("pod").await;
+    space.delete(space.api::<PersistentVolumeClaim>(), "data").await;
+    // Somebody's own data: a delete must not touch it, whatever the policy says.
+    let uid = space.all::<PersistentVolume>().get_opt(&volume).await.unwrap().and_then(|volume| volume.uid());
+    if let Some(uid) = uid {
+        space.gone(space.all::<PersistentVolume>(), &volume, &uid).await;
+    }
+    let mut again = objects::typed::<PersistentVolume>(json!({
+        "metadata": { "name": format!("{}-again", space.name) },
+        "spec": {
+            "accessModes": ["ReadWriteMany"], "capacity": { "storage": "1Gi" }, "storageClassName": "",
+            "csi": {
+                "driver": space.driver.name(), "volumeHandle": format!("again / {}", space.name),
+                "volumeAttributes": { "server": space.site.nfs_server, "share": space.site.nfs_share },
+            },
+        },
+    }));
+    again = space.all().create(&Default::default(), &again).await.unwrap();
+    let mut claim = naming(&again.name_any());
+    objects::lay_over(
+        &mut claim,
+        json!({ "spec": { "storageClassName": "", "resources": { "requests": { "storage": "1Gi" } } } }),
+    );
+    space.claim("again", claim).await;
+    space.pod("look", "again", json!({})).await;
+    space.running("look").await;
+    assert_eq!(space.sh("look", &format!("cat {mark}/note && rm -r {mark}")).await, "kept");
+    space.end("look").await;
+    space.delete(space.api::<PersistentVolumeClaim>(), "again").await;
+    drop(space.all::<PersistentVolume>().delete(&again.name_any(), &DeleteParams::default()).await);
+}
+
+/// The documented way: retain, delete the claim, drop the volume's claimRef, make the claim anew elsewhere, naming the
+/// volume, and set back.
+async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
+    let elsewhere = space.beside().await;
+    let claims = ["one", "two", "three"];
+    let mut moved = Vec::new();
+    for claim in claims {
+        let pod = format!("old-{claim}");
+        space.claim_in_pod(claim, &pod).await;
+        space.sh(&pod, &format!("echo {claim} > /data/note && sync")).await;
+        moved.push((claim, space.bound(claim).await.name_any()));
+        space.end(&pod).await;
+    }
+    for (claim, volume) in &moved {
+        reclaim(space, volume, "Retain").await;
+        let exported = space.api::<PersistentVolumeClaim>().get(claim).await.unwrap();
+        space.delete(space.api::<PersistentVolumeClaim>(), claim).await;
+        in_phase(space, volume, "Released").await;
+        space.change(space.all::<PersistentVolume>(), volume, json!({ "spec": { "claimRef": null } })).await;
+        in_phase(space, volume, "Available").await;
+        let mut kept = serde_json::to_value(exported.spec.unwrap()).unwrap();
+        assert_eq!(kept["volumeName"], json!(volume));
+        objects::lay_over(&mut kept, json!({ "dataSource": null, "dataSourceRef": null }));
+        elsewhere.make::<PersistentVolumeClaim>(json!({ "metadata": { "name": claim }, "spec": kept })).await;
+        assert_eq!(elsewhere.bound(claim).await.name_any(), *volume);
+        reclaim(space, volume, "Delete").await;
+    }
+    for (claim, _) in &moved {
+        let pod = format!("new-{claim}");
+        elsewhere.pod(&pod, claim, json!({})).await;
+        elsewhere.running(&pod).await;
+        assert_eq!(elsewhere.sh(&pod, "cat /data/note").await, *claim);
+        elsewhere.end(&pod).await;
+    }
+    // The claim's new owner frees the volume.
+    for (claim, volume) in moved {
+        let uid = space.all::<PersistentVolume>().get(&volume).await.unwrap().uid().unwrap();
+        elsewhere.delete(elsewhere.api::<PersistentVolumeClaim>(), claim).await;
+        space.gone(space.all::<PersistentVolume>(), &volume, &uid).await;
+    }
+    elsewhere.close().await;
+}

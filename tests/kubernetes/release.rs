@@ -1,0 +1,208 @@
+//! Releases of the chart beside the suite's own, each with a driver of its own name: attached shares, limits, and what an
+//! upgrade, a rollback and an uninstallation leave alone.
+
+use std::panic::AssertUnwindSafe;
+
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment};
+use kube::ResourceExt;
+use kube::api::ListParams;
+use serde_json::{Value, json};
+
+use super::objects;
+use super::site;
+use super::space::{self, Space};
+
+crate::for_driver!(share: Share; a_share_that_is_attached_knows_its_limit,
+    upgrade_rollback_and_uninstallation_leave_volumes_alone,
+    a_kubelet_directory_that_is_not_there_is_named);
+
+const RELEASE: &str = "second";
+
+/// A release in the case's namespace.
+struct Release<'a> {
+    space: &'a Space,
+    /// What it is to be, without what tells it from others.
+    values: Value,
+}
+
+impl<'a> Release<'a> {
+    /// A driver for shares alone. `port`: the first of 20 on the nodes' network that no other release has.
+    fn new(space: &'a Space, port: u16, more: Value) -> Self {
+        let mut values = space.site.values();
+        let own = json!({
+            "pool": null,
+            "nfs": {
+                "driverName": Self::driver(space),
+                "controller": { "replicas": 1 },
+                "node": { "port": port },
+            },
+            "storageClasses": [{
+                "name": Self::class(space),
+                "driver": "nfs",
+                "parameters": { "server": space.site.nfs_server, "share": space.site.nfs_share },
+            }],
+        });
+        objects::lay_over(&mut values, own);
+        objects::lay_over(&mut values, more);
+        Self { space, values }
+    }
+
+    fn driver(space: &Space) -> String {
+        format!("{}.csi.kuration.io", space.name)
+    }
+
+    /// Gone with the case: its name begins with the namespace's.
+    fn class(space: &Space) -> String {
+        format!("{}-class", space.name)
+    }
+
+    /// `helm VERB… RELEASE`.
+    async fn helm(&self, arguments: &[&str]) -> Result<String, String> {
+        let values = site::values(&self.values);
+        let (chart, namespace) = (site::chart(), self.space.name.clone());
+        let mut words: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+        if arguments[0] == "upgrade" {
+            words.push(chart.display().to_string());
+            words.extend([
+                "--install".to_owned(),
+                "--values".to_owned(),
+                values.path().display().to_string(),
+            ]);
+            words.extend(
+                site::variable("KURATION_VALUES").into_iter().flat_map(|file| ["--values".to_owned(), file]),
+            );
+        }
+        let done = tokio::task::spawn_blocking(move || {
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            site::helm(&namespace, &words)
+        });
+        let done = done.await.expect("no panic");
+        drop(values);
+        done
+    }
+
+    /// Installs it, or changes it to its values, and waits until it works.
+    async fn apply(&self) -> Result<String, String> {
+        self.helm(&["upgrade", RELEASE, "--wait", "--timeout", "3m"]).await
+    }
+
+    /// The case, and the release taken away however it ends: what belongs to no namespace would stay.
+    async fn during(&self, case: impl Future<Output = ()>) {
+        let outcome = AssertUnwindSafe(case).catch_unwind().await;
+        let gone = self.helm(&["uninstall", RELEASE, "--ignore-not-found", "--wait"]).await;
+        outcome.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
+        gone.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+async fn a_share_that_is_attached_knows_its_limit(space: &Space) {
+    let release = Release::new(
+        space,
+        29760,
+        json!({ "nfs": { "attachRequired": true, "node": { "maxVolumesPerNode": 2 } } }),
+    );
+    release
+        .during(async {
+            release.apply().await.unwrap_or_else(|error| panic!("{error}"));
+            let driver = Release::driver(space);
+            assert_eq!(space.all::<CSIDriver>().get(&driver).await.unwrap().spec.attach_required, Some(true));
+            let node = space.all::<CSINode>().get(space.node()).await.unwrap();
+            let registered = node.spec.drivers.iter().find(|one| one.name == driver).expect("registered");
+            assert_eq!(registered.allocatable.as_ref().and_then(|allocatable| allocatable.count), Some(2));
+            for number in 1..=3 {
+                let (claim, pod) = (format!("data-{number}"), format!("pod-{number}"));
+                space.claim_of(&claim, &Release::class(space)).await;
+                space.bound(&claim).await;
+                space.pod(&pod, &claim, json!({})).await;
+                if number < 3 {
+                    space.running(&pod).await;
+                    space.sh(&pod, "echo x > /data/note").await;
+                }
+            }
+            space.event("Pod", "pod-3", &["exceed max volume count"]).await;
+            let volume = space.bound("data-1").await.name_any();
+            let attachments =
+                space.all::<VolumeAttachment>().list(&ListParams::default()).await.unwrap().items;
+            let attachment = attachments
+                .iter()
+                .find(|one| one.spec.source.persistent_volume_name.as_deref() == Some(&volume));
+            assert!(attachment.and_then(|one| one.status.as_ref()).is_some_and(|status| status.attached));
+            // One place is free again.
+            space.end("pod-1").await;
+            space.running("pod-3").await;
+            space.empty().await;
+        })
+        .await;
+}
+
+async fn upgrade_rollback_and_uninstallation_leave_volumes_alone(space: &Space) {
+    let mut release = Release::new(space, 29780, json!({}));
+    release.apply().await.unwrap_or_else(|error| panic!("{error}"));
+    let first = {
+        let mut values = release.values.clone();
+        objects::lay_over(&mut values, json!({ "logLevel": 4 }));
+        std::mem::replace(&mut release.values, values)
+    };
+    release
+        .during(async {
+            space.claim_of("data", &Release::class(space)).await;
+            space.pod("pod", "data", json!({})).await;
+            space.running("pod").await;
+            space.sh("pod", "echo kept > /data/note && sync").await;
+            let volume = space.bound("data").await;
+            release.apply().await.unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(space.sh("pod", "cat /data/note && echo upgraded >> /data/note").await, "kept");
+            release
+                .helm(&["rollback", RELEASE, "1", "--wait"])
+                .await
+                .unwrap_or_else(|error| panic!("{error}"));
+            assert_eq!(
+                space.sh("pod", "echo back >> /data/note && cat /data/note").await,
+                "kept\nupgraded\nback"
+            );
+            // Kubernetes never changes a class: the chart says so before it tries.
+            let mut other = Release { space, values: first.clone() };
+            other.values["storageClasses"][0]["parameters"]["onDelete"] = json!("retain");
+            let refused = other.apply().await.expect_err("a class with other parameters");
+            assert!(refused.contains("give the class a new name"), "{refused}");
+            // Nor whether volumes are attached.
+            let mut other = Release { space, values: first.clone() };
+            other.values["nfs"]["attachRequired"] = json!(true);
+            let refused = other.apply().await.expect_err("another attachRequired");
+            assert!(refused.contains("install under a new name"), "{refused}");
+
+            release.helm(&["uninstall", RELEASE, "--wait"]).await.unwrap_or_else(|error| panic!("{error}"));
+            assert!(space.all::<StorageClass>().get_opt(&Release::class(space)).await.unwrap().is_none());
+            // The pod runs on, and what it writes is kept; the claim and its volume are as they were.
+            assert_eq!(space.sh("pod", "echo alone >> /data/note && tail -n 1 /data/note").await, "alone");
+            let claim = space.api::<PersistentVolumeClaim>().get("data").await.unwrap();
+            assert_eq!(space::phase(&claim), "Bound");
+            let left = space.all::<PersistentVolume>().get(&volume.name_any()).await.unwrap();
+            assert_eq!(left.uid(), volume.uid());
+
+            // Installed again, it knows its volumes.
+            release.apply().await.unwrap_or_else(|error| panic!("{error}"));
+            space.end("pod").await;
+            space.pod("pod", "data", json!({})).await;
+            space.running("pod").await;
+            assert_eq!(space.sh("pod", "cat /data/note").await, "kept\nupgraded\nback\nalone");
+            space.empty().await;
+        })
+        .await;
+}
+
+async fn a_kubelet_directory_that_is_not_there_is_named(space: &Space) {
+    let release = Release::new(space, 29800, json!({ "kubeletDir": "/no/such/kubelet" }));
+    release
+        .during(async {
+            let failed = release.helm(&["upgrade", RELEASE, "--wait", "--timeout", "15s"]).await;
+            failed.expect_err("it can't work");
+            let events = space.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+            let said = events.iter().filter_map(|event| event.message.as_deref());
+            let said: Vec<&str> = said.filter(|message| message.contains("/no/such/kubelet")).collect();
+            assert!(!said.is_empty(), "no event names the directory");
+        })
+        .await;
+}
