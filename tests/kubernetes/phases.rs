@@ -1,12 +1,14 @@
 //! A volume's phases, and what becomes of it when its claim goes.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::ResourceExt;
-use kube::api::DeleteParams;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, ListParams, LogParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use super::objects;
-use super::space::Space;
+use super::space::{PATIENCE, Space};
+use super::{objects, site};
 
 crate::for_every_driver!(
     a_retained_volume_is_released_and_can_be_bound_again_with_its_data,
@@ -236,6 +238,9 @@ async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
         assert_eq!(elsewhere.sh(&pod, "cat /data/note").await, *claim);
         elsewhere.end(&pod).await;
     }
+    for (claim, volume) in &moved {
+        recorded(space, &elsewhere.name, claim, volume).await;
+    }
     // The claim's new owner frees the volume.
     for (claim, volume) in moved {
         let uid = space.all::<PersistentVolume>().get(&volume).await.unwrap().uid().unwrap();
@@ -243,4 +248,33 @@ async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
         space.gone(space.all::<PersistentVolume>(), &volume, &uid).await;
     }
     elsewhere.close().await;
+}
+
+/// Waits until a controller says that a volume's record names the claim.
+async fn recorded(space: &Space, namespace: &str, claim: &str, volume: &str) {
+    let pods = Api::<Pod>::namespaced(space.client.clone(), site::NAMESPACE);
+    let part = if space.driver.is_pool() { "pool" } else { "nfs-controller" };
+    let labels = ListParams::default().labels(&format!("app.kubernetes.io/component={part}"));
+    let which = LogParams { container: Some("kuration".to_owned()), ..Default::default() };
+    let wanted = [
+        "the volume's claim is recorded".to_owned(),
+        format!("\"namespace\":\"{namespace}\""),
+        format!("\"claim\":\"{claim}\""),
+        format!("\"volume\":\"{volume}\""),
+    ];
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for pod in pods.list(&labels).await.expect("the driver's pods") {
+            // One that is being replaced has no log.
+            let log = pods.logs(&pod.name_any(), &which).await.unwrap_or_default();
+            if log.lines().any(|line| wanted.iter().all(|part| line.contains(part.as_str()))) {
+                return;
+            }
+        }
+        assert!(
+            Instant::now() < deadline,
+            "no controller has recorded that {namespace}/{claim} has {volume}"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
