@@ -34,6 +34,14 @@ async fn reclaim(space: &Space, volume: &str, policy: &str) {
     space.change(space.all::<PersistentVolume>(), volume, policy).await;
 }
 
+/// Gives a released volume to a claim to come, and to no other: a volume without any claim is free to every waiting claim of
+/// its class, and another's data with it.
+async fn keep_for(space: &Space, volume: &str, namespace: &str, claim: &str) {
+    let next = json!({ "namespace": namespace, "name": claim, "uid": null, "resourceVersion": null });
+    space.change(space.all::<PersistentVolume>(), volume, json!({ "spec": { "claimRef": next } })).await;
+    in_phase(space, volume, "Available").await;
+}
+
 /// A claim that names its volume.
 fn naming(volume: &str) -> Value {
     json!({ "spec": { "volumeName": volume } })
@@ -132,10 +140,9 @@ async fn recycling_ends_failed_and_says_so(space: &Space) {
     space.delete(space.api::<PersistentVolumeClaim>(), "data").await;
     in_phase(space, &volume, "Failed").await;
     space.event("PersistentVolume", &volume, &["No recycler plugin found"]).await;
-    // The way out: it is given free, and goes with its next claim.
-    let free = json!({ "spec": { "claimRef": null, "persistentVolumeReclaimPolicy": "Delete" } });
-    space.change(space.all::<PersistentVolume>(), &volume, free).await;
-    in_phase(space, &volume, "Available").await;
+    // The way out: it is given to another claim, and goes with that.
+    keep_for(space, &volume, &space.name, "again").await;
+    reclaim(space, &volume, "Delete").await;
     space.claim("again", naming(&volume)).await;
     in_phase(space, &volume, "Bound").await;
 }
@@ -222,8 +229,7 @@ async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
         let exported = space.api::<PersistentVolumeClaim>().get(claim).await.unwrap();
         space.delete(space.api::<PersistentVolumeClaim>(), claim).await;
         in_phase(space, volume, "Released").await;
-        space.change(space.all::<PersistentVolume>(), volume, json!({ "spec": { "claimRef": null } })).await;
-        in_phase(space, volume, "Available").await;
+        keep_for(space, volume, &elsewhere.name, claim).await;
         let mut kept = serde_json::to_value(exported.spec.unwrap()).unwrap();
         assert_eq!(kept["volumeName"], json!(volume));
         objects::lay_over(&mut kept, json!({ "dataSource": null, "dataSourceRef": null }));
