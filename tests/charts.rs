@@ -380,6 +380,64 @@ fn every_image_is_pinned_and_follows_the_registry() {
 }
 
 #[test]
+fn a_pool_pod_that_never_gets_ready_can_be_replaced() {
+    let objects = helm::render(&manifests()[1].1);
+    let set = &of(&objects, "StatefulSet")[0]["spec"];
+    assert_eq!(set["replicas"], 1);
+    // Both are needed: the first where Kubernetes does not know the second, the second where it does.
+    assert_eq!(set["podManagementPolicy"], "Parallel");
+    assert_eq!(set["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 2);
+}
+
+#[test]
+fn who_takes_the_startup_taint_off_starts_where_every_node_has_it() {
+    let mut values = everything();
+    // Nothing else that would let them.
+    values["nfs"]["controller"] = json!({"tolerations": []});
+    values["nfs"]["node"] = json!({"tolerations": []});
+    values["pool"]["tolerations"] = json!([]);
+    let tolerated = |values: &Value| -> Vec<Vec<String>> {
+        let objects = helm::render(values);
+        let keys = |pod: &Value| {
+            list(&pod["tolerations"])
+                .iter()
+                .filter(|toleration| toleration["operator"] == "Exists" && toleration["effect"].is_null())
+                .map(|toleration| toleration["key"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        pods(&objects).into_iter().map(|(_, pod)| keys(pod)).collect()
+    };
+    let both = ["nfs.csi.kuration.io/agent-not-ready", "pool.csi.kuration.io/agent-not-ready"];
+    assert_eq!(tolerated(&values), [both, both, both]);
+    values["pool"] = json!({"enabled": false});
+    values["storageClasses"] = json!([]);
+    assert_eq!(tolerated(&values), [&both[..1], &both[..1]]);
+    values["startupTaint"] = json!(false);
+    assert_eq!(tolerated(&values), [[""; 0]; 2]);
+}
+
+#[test]
+fn health_and_metrics_are_served_to_either_family_of_addresses() {
+    for values in all_sets() {
+        for (component, name, container) in containers(&helm::render(&values)) {
+            let admin =
+                arguments(container).into_iter().find_map(|argument| argument.strip_prefix("--admin="));
+            assert_eq!(admin.is_some(), name == "kuration", "{component}");
+            let host = admin.map(|address| address.rsplit_once(':').unwrap().0);
+            // The node plugin's port is on the node's network, and for its kubelet alone.
+            let wanted = if component == "nfs-node" { "127.0.0.1" } else { "[::]" };
+            assert!(host.is_none_or(|host| host == wanted), "{component}: {admin:?}");
+        }
+    }
+    let objects = helm::render(&json!({"podMonitor": {"enabled": true}}));
+    assert!(
+        containers(&objects)
+            .iter()
+            .any(|(_, _, container)| arguments(container).contains(&"--admin=[::]:29660"))
+    );
+}
+
+#[test]
 fn no_class_is_the_default_unless_asked() {
     let annotation = |objects: &[Value]| -> Vec<bool> {
         let classes = of(objects, "StorageClass");

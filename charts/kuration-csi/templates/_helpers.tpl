@@ -67,6 +67,22 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
+{{/*
+Tolerations: a component's own, and the start-up taints'. Who takes the taints off must be able to start where all nodes have them, and
+so must those whose start it waits for. root, own
+*/}}
+{{- define "kuration.tolerations" -}}
+{{- $all := .own | default list -}}
+{{- if .root.Values.startupTaint -}}
+{{- range $driver := list .root.Values.nfs .root.Values.pool -}}
+{{- if $driver.enabled -}}
+{{- $all = append $all (dict "key" (printf "%s/agent-not-ready" $driver.driverName) "operator" "Exists") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
 {{- define "kuration.env" -}}
 - name: NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
