@@ -46,7 +46,9 @@ impl Stand {
             |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
         open(directory.path(), 0o777);
         let program = directory.path().join("kuration");
-        std::fs::copy(env!("CARGO_BIN_EXE_kuration"), &program).unwrap();
+        // By another process: one of ours that begins meanwhile would have the file open for writing, and nobody can run that.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_kuration")).arg(&program).status().unwrap();
+        assert!(copied.success());
         open(&program, 0o755);
         Self { directory, program }
     }

@@ -1,12 +1,14 @@
 //! A volume's phases, and what becomes of it when its claim goes.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use kube::ResourceExt;
-use kube::api::DeleteParams;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{DeleteParams, ListParams, LogParams};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-use super::objects;
-use super::space::Space;
+use super::space::{PATIENCE, Space};
+use super::{objects, site};
 
 crate::for_every_driver!(
     a_retained_volume_is_released_and_can_be_bound_again_with_its_data,
@@ -30,6 +32,14 @@ async fn in_phase(space: &Space, volume: &str, wanted: &str) -> PersistentVolume
 async fn reclaim(space: &Space, volume: &str, policy: &str) {
     let policy = json!({ "spec": { "persistentVolumeReclaimPolicy": policy } });
     space.change(space.all::<PersistentVolume>(), volume, policy).await;
+}
+
+/// Gives a released volume to a claim to come, and to no other: a volume without any claim is free to every waiting claim of
+/// its class, and another's data with it.
+async fn keep_for(space: &Space, volume: &str, namespace: &str, claim: &str) {
+    let next = json!({ "namespace": namespace, "name": claim, "uid": null, "resourceVersion": null });
+    space.change(space.all::<PersistentVolume>(), volume, json!({ "spec": { "claimRef": next } })).await;
+    in_phase(space, volume, "Available").await;
 }
 
 /// A claim that names its volume.
@@ -130,10 +140,9 @@ async fn recycling_ends_failed_and_says_so(space: &Space) {
     space.delete(space.api::<PersistentVolumeClaim>(), "data").await;
     in_phase(space, &volume, "Failed").await;
     space.event("PersistentVolume", &volume, &["No recycler plugin found"]).await;
-    // The way out: it is given free, and goes with its next claim.
-    let free = json!({ "spec": { "claimRef": null, "persistentVolumeReclaimPolicy": "Delete" } });
-    space.change(space.all::<PersistentVolume>(), &volume, free).await;
-    in_phase(space, &volume, "Available").await;
+    // The way out: it is given to another claim, and goes with that.
+    keep_for(space, &volume, &space.name, "again").await;
+    reclaim(space, &volume, "Delete").await;
     space.claim("again", naming(&volume)).await;
     in_phase(space, &volume, "Bound").await;
 }
@@ -220,8 +229,7 @@ async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
         let exported = space.api::<PersistentVolumeClaim>().get(claim).await.unwrap();
         space.delete(space.api::<PersistentVolumeClaim>(), claim).await;
         in_phase(space, volume, "Released").await;
-        space.change(space.all::<PersistentVolume>(), volume, json!({ "spec": { "claimRef": null } })).await;
-        in_phase(space, volume, "Available").await;
+        keep_for(space, volume, &elsewhere.name, claim).await;
         let mut kept = serde_json::to_value(exported.spec.unwrap()).unwrap();
         assert_eq!(kept["volumeName"], json!(volume));
         objects::lay_over(&mut kept, json!({ "dataSource": null, "dataSourceRef": null }));
@@ -236,6 +244,9 @@ async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
         assert_eq!(elsewhere.sh(&pod, "cat /data/note").await, *claim);
         elsewhere.end(&pod).await;
     }
+    for (claim, volume) in &moved {
+        recorded(space, &elsewhere.name, claim, volume).await;
+    }
     // The claim's new owner frees the volume.
     for (claim, volume) in moved {
         let uid = space.all::<PersistentVolume>().get(&volume).await.unwrap().uid().unwrap();
@@ -243,4 +254,33 @@ async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
         space.gone(space.all::<PersistentVolume>(), &volume, &uid).await;
     }
     elsewhere.close().await;
+}
+
+/// Waits until a controller says that a volume's record names the claim.
+async fn recorded(space: &Space, namespace: &str, claim: &str, volume: &str) {
+    let pods = Api::<Pod>::namespaced(space.client.clone(), site::NAMESPACE);
+    let part = if space.driver.is_pool() { "pool" } else { "nfs-controller" };
+    let labels = ListParams::default().labels(&format!("app.kubernetes.io/component={part}"));
+    let which = LogParams { container: Some("kuration".to_owned()), ..Default::default() };
+    let wanted = [
+        "the volume's claim is recorded".to_owned(),
+        format!("\"namespace\":\"{namespace}\""),
+        format!("\"claim\":\"{claim}\""),
+        format!("\"volume\":\"{volume}\""),
+    ];
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        for pod in pods.list(&labels).await.expect("the driver's pods") {
+            // One that is being replaced has no log.
+            let log = pods.logs(&pod.name_any(), &which).await.unwrap_or_default();
+            if log.lines().any(|line| wanted.iter().all(|part| line.contains(part.as_str()))) {
+                return;
+            }
+        }
+        assert!(
+            Instant::now() < deadline,
+            "no controller has recorded that {namespace}/{claim} has {volume}"
+        );
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }

@@ -4,7 +4,7 @@
 use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{Event, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment};
 use kube::ResourceExt;
 use kube::api::ListParams;
@@ -15,6 +15,8 @@ use super::site;
 use super::space::{self, Space};
 
 crate::for_driver!(share: Share; a_share_that_is_attached_knows_its_limit,
+    a_start_up_taint_goes_when_the_driver_is_registered,
+    nfs_3_keeps_its_locks_where_the_controller_is_on_the_nodes_network,
     upgrade_rollback_and_uninstallation_leave_volumes_alone,
     a_kubelet_directory_that_is_not_there_is_named);
 
@@ -132,6 +134,77 @@ async fn a_share_that_is_attached_knows_its_limit(space: &Space) {
             // One place is free again.
             space.end("pod-1").await;
             space.running("pod-3").await;
+            // A limit that is changed reaches the scheduler while pods run.
+            let more = json!({ "nfs": { "node": { "maxVolumesPerNode": 3 } } });
+            let mut wider = Release { space, values: release.values.clone() };
+            objects::lay_over(&mut wider.values, more);
+            wider.apply().await.unwrap_or_else(|error| panic!("{error}"));
+            let known = |node: &CSINode| {
+                let of = node.spec.drivers.iter().find(|one| one.name == driver);
+                of.and_then(|one| one.allocatable.as_ref()?.count) == Some(3)
+            };
+            space.until(space.all::<CSINode>(), space.node(), "allows three volumes", known).await;
+            space.pod("pod-1", "data-1", json!({})).await;
+            space.running("pod-1").await;
+            space.empty().await;
+        })
+        .await;
+}
+
+async fn a_start_up_taint_goes_when_the_driver_is_registered(space: &Space) {
+    let driver = Release::driver(space);
+    let (ours, other) = (format!("{driver}/agent-not-ready"), format!("{driver}/somebody-elses"));
+    let taints = json!([
+        { "key": other, "effect": "PreferNoSchedule" },
+        { "key": ours, "effect": "PreferNoSchedule" },
+    ]);
+    let nodes = space.all::<Node>();
+    space.change(nodes.clone(), space.node(), json!({ "spec": { "taints": taints } })).await;
+    let has = |node: &Node, key: &str| {
+        node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.key == key)
+    };
+    let release = Release::new(space, 29820, json!({ "startupTaint": true }));
+    release
+        .during(async {
+            release.apply().await.unwrap_or_else(|error| panic!("{error}"));
+            let gone = |node: &Node| !has(node, &ours);
+            let node = space.until(nodes.clone(), space.node(), "has lost the start-up taint", gone).await;
+            assert!(has(&node, &other), "a taint that is not the driver's own is gone");
+            let registered = space.all::<CSINode>().get(space.node()).await.unwrap();
+            assert!(registered.spec.drivers.iter().any(|one| one.name == driver), "gone before its time");
+        })
+        .await;
+    space.change(nodes, space.node(), json!({ "spec": { "taints": null } })).await;
+}
+
+async fn nfs_3_keeps_its_locks_where_the_controller_is_on_the_nodes_network(space: &Space) {
+    // Where rpc.statd is: a pod's own network has none, and the default is refused there with the remedy.
+    let more = json!({
+        "nfs": { "controller": { "hostNetwork": true, "port": 29850, "replicas": 1 } },
+        "storageClasses": [{
+            "name": Release::class(space),
+            "driver": "nfs",
+            "mountOptions": ["vers=3"],
+            "parameters": { "server": space.site.nfs_server, "share": space.site.nfs_share },
+        }],
+    });
+    let release = Release::new(space, 29840, more);
+    release
+        .during(async {
+            release.apply().await.unwrap_or_else(|error| panic!("{error}"));
+            space.claim_of("data", &Release::class(space)).await;
+            space.pod("pod", "data", json!({})).await;
+            space.running("pod").await;
+            let options = space.sh("pod", "grep ' /data nfs' /proc/mounts").await;
+            assert!(options.contains("vers=3") && !options.contains("nolock"), "{options}");
+            // The controller takes a lock for this.
+            space.resize("data", "128Mi").await;
+            let grown = |claim: &PersistentVolumeClaim| {
+                let capacity = claim.status.as_ref().and_then(|status| status.capacity.as_ref());
+                capacity.and_then(|capacity| capacity.get("storage")).is_some_and(|size| size.0 == "128Mi")
+            };
+            space.until(space.api::<PersistentVolumeClaim>(), "data", "has 128 MiB", grown).await;
+            space.end("pod").await;
             space.empty().await;
         })
         .await;
