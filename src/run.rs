@@ -23,10 +23,10 @@ use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::registration::{Registrar, RegistrationError, Standing};
 use crate::csi::{self, Limits, Readiness, serve};
-use crate::inspection::task::crd;
-use crate::inspection::runner;
 use crate::inspection::report::serve::{self as pages, Access};
 use crate::inspection::report::{self, Shelf, ShelfError};
+use crate::inspection::runner;
+use crate::inspection::task::crd;
 use crate::mount::Mounter;
 use crate::privilege::{self, Work};
 use crate::settings::{

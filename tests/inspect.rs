@@ -101,7 +101,7 @@ impl Task {
     fn kept(&self, minute: u32, last: &Path) -> Command {
         let root = self.root();
         let job = format!("check-{minute}");
-        let pod = format!("{job}-pod");
+        let pod = format!("{job}-pod-{}", last.file_name().unwrap().to_string_lossy());
         let args = ["--results", root.to_str().unwrap(), "--job", &job, "--pod", &pod, "--termination-log"];
         let mut command = self.command(&args);
         command.arg(last);
@@ -439,6 +439,97 @@ fn history_stays_within_its_limits_and_a_day_leaves_its_sum() {
 }
 
 #[test]
+fn the_report_stands_beside_the_runs_unless_it_is_not_wanted() {
+    let mut task = Task::passing();
+    let report = task.directory().join("report.html");
+    let first = task.keep(MINUTE).0["id"].clone();
+    let page = fs::read_to_string(&report).unwrap();
+    assert!(page.contains(first.as_str().unwrap()) && page.contains("shop"), "{page}");
+    let second = task.keep(MINUTE + 5).0["id"].clone();
+    assert!(fs::read_to_string(&report).unwrap().contains(second.as_str().unwrap()));
+    // One that can't be written costs no run.
+    fs::remove_file(&report).unwrap();
+    fs::create_dir_all(report.join("in the way")).unwrap();
+    assert_eq!(task.keep(MINUTE + 10).1["persisted"]["ok"], true);
+    fs::remove_dir_all(&report).unwrap();
+    task.text["spec"]["results"]["html"] = json!(false);
+    task.keep(MINUTE + 15);
+    assert!(!report.exists());
+}
+
+#[test]
+fn the_parts_of_a_run_on_every_node_are_one_run_that_names_the_missing() {
+    let mut task = Task::passing();
+    let mut once = task.text["spec"]["rules"][0].clone();
+    (once["name"], once["scope"]) = (json!("once"), json!("Once"));
+    task.text["spec"]["rules"].as_array_mut().unwrap().push(once);
+    let part = |node: &str, index: &str| {
+        let mut command = task.kept(MINUTE, &task.place.path().join(node));
+        command.args(["--node", node, "--shard", index, "--shards", "3", "--nodes", "a,b,c"]);
+        command
+    };
+    let outcome = |run: &Value, name: &str| {
+        let of_rule = run["rules"].as_array().unwrap().iter().filter(|rule| rule["name"] == name);
+        let of = |rule: &Value| {
+            let words = [&rule["node"], &rule["result"], &rule["reason"]]
+                .map(|word| word.as_str().unwrap_or("-").to_owned());
+            words.join(" ")
+        };
+        of_rule.map(of).collect::<Vec<_>>()
+    };
+    // The pod that evaluates what is evaluated once is not the first to end.
+    run(part("b", "1").output().unwrap());
+    let [seen] = task.seen().try_into().unwrap();
+    assert_eq!(seen["shards"], json!({"expected": 3, "present": 1, "missing": ["a", "c"]}));
+    assert_eq!(
+        outcome(&seen, "page"),
+        ["b pass Passed", "a error NodeNotInspected", "c error NodeNotInspected"]
+    );
+    assert_eq!(outcome(&seen, "once"), ["- error NodeNotInspected"]);
+    run(part("a", "0").output().unwrap());
+    let [seen] = task.seen().try_into().unwrap();
+    assert_eq!(outcome(&seen, "once"), ["a pass Passed"]);
+    assert_eq!(
+        (&seen["outcome"], &seen["summary"]["error"], &seen["shards"]["missing"]),
+        (&json!("error"), &json!(1), &json!(["c"]))
+    );
+    run(part("c", "2").output().unwrap());
+    let [seen] = task.seen().try_into().unwrap();
+    assert_eq!((&seen["outcome"], &seen["summary"]["pass"]), (&json!("pass"), &json!(4)), "{seen}");
+    assert_eq!(task.index()["runs"][0]["summary"]["pass"], 4);
+    // What each pod says last is what it found itself.
+    let said = |node: &str| -> Value {
+        serde_json::from_slice(&fs::read(task.place.path().join(node)).unwrap()).unwrap()
+    };
+    assert_eq!((&said("a")["summary"]["pass"], &said("b")["summary"]["pass"]), (&json!(2), &json!(1)));
+    assert_eq!((&said("b")["summary"]["skip"], &said("c")["shards"]), (&json!(0), &json!(3)));
+    let sums = fs::read_to_string(
+        task.directory()
+            .join(said("c")["path"].as_str().unwrap().split_once("0badcafe/").unwrap().1)
+            .join("SHA256SUMS"),
+    );
+    assert!(sums.unwrap().contains(said("c")["sha256"].as_str().unwrap()));
+}
+
+#[test]
+fn parts_that_end_at_once_lose_nothing() {
+    let task = Task::passing();
+    let nodes: Vec<String> = (0..12).map(|at| format!("n{at}")).collect();
+    let start = |(at, node): (usize, &String)| {
+        let mut command = task.kept(MINUTE, &task.place.path().join(node));
+        let pod = format!("{at}");
+        command.args(["--node", node, "--shard", &pod, "--shards", "12", "--nodes", &nodes.join(",")]);
+        command.stdout(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let parts: Vec<_> = nodes.iter().enumerate().map(start).collect();
+    for mut part in parts {
+        assert!(part.wait().unwrap().success());
+    }
+    let [seen] = task.seen().try_into().unwrap();
+    assert_eq!((&seen["shards"]["present"], &seen["summary"]["pass"]), (&json!(12), &json!(12)), "{seen}");
+}
+
+#[test]
 fn a_volume_that_can_not_be_written_costs_no_result() {
     let task = Task::passing();
     let root = task.root();
@@ -495,7 +586,7 @@ fn a_volume_that_hangs_costs_its_deadline_and_no_result() {
 #[cfg(feature = "fault-points")]
 #[test]
 fn a_writer_killed_at_any_point_leaves_whole_runs_and_the_next_one_puts_all_in_order() {
-    const POINTS: [&str; 9] = [
+    const POINTS: [&str; 10] = [
         "results.half",
         "results.staged",
         "results.committed",
@@ -503,6 +594,7 @@ fn a_writer_killed_at_any_point_leaves_whole_runs_and_the_next_one_puts_all_in_o
         "results.reconciled",
         "results.removing",
         "results.indexed",
+        "results.reported",
         "results.done",
         "none",
     ];

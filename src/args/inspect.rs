@@ -46,6 +46,18 @@ pub struct InspectArgs {
     /// Which of the pods of a run on every node this is.
     #[arg(long, env = "KURATION_SHARD", value_name = "INDEX", help_heading = "In a pod")]
     pub shard: Option<u32>,
+    /// How many pods a run on every node has.
+    #[arg(long, env = "KURATION_SHARDS", value_name = "N", help_heading = "In a pod")]
+    pub shards: Option<u32>,
+    /// The nodes that they are meant for, by commas: so that those can be named from which nothing was heard.
+    #[arg(
+        long,
+        env = "KURATION_NODES",
+        value_name = "NAMES",
+        value_delimiter = ',',
+        help_heading = "In a pod"
+    )]
+    pub nodes: Vec<String>,
     /// A directory of termination messages of runs that found no volume, to be written down now.
     #[arg(long, env = "KURATION_BACKFILL", value_name = "DIR", help_heading = "In a pod")]
     pub backfill: Option<PathBuf>,

@@ -22,9 +22,9 @@ use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt};
 use tokio::sync::watch;
 
-use crate::kubernetes::Lease;
 use super::intent::{Defaults, TASK_LABEL};
 use super::task::InspectionTask;
+use crate::kubernetes::Lease;
 
 /// A task as it is watched. One that this program can't read, as it was written for a later definition, hides no other.
 type Guarded = DeserializeGuard<InspectionTask>;

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::super::intent::objects::short;
 use super::super::intent::{
-    Claim, FIELD_MANAGER, Found, NotReady, TASK_LABEL, choose_class, covers, degrade, desired, status,
+    Claim, FIELD_MANAGER, Found, NotReady, TASK_LABEL, choose_class, covers, degrade, desired, fleet, status,
 };
 use super::super::task::{API_VERSION, InspectionTask, InspectionTaskStatus};
 use super::{Context, backfill, events};
@@ -126,31 +126,31 @@ async fn wanted(
     let classes: Api<StorageClass> = Api::all(context.client.clone());
     let classes = classes.list(&ListParams::default()).await.map_err(api("listing StorageClasses"))?.items;
     let class = choose_class(&classes, context.defaults.class.as_deref());
+    let nodes = match task.spec.every_node() {
+        true => Some(nodes(task, context).await?),
+        false => None,
+    };
     let mut desired = match desired(task, &context.defaults, class, now) {
         Ok(desired) => desired,
         Err(why) => return Ok(Err(why)),
     };
-    if task.spec.every_node() {
-        let count = nodes(task, context).await?;
-        for path in ["/spec/jobTemplate/spec", "/spec"] {
-            let job = if path == "/spec" { desired.run_now.as_mut() } else { Some(&mut desired.cron_job) };
-            if let Some(job) = job.and_then(|job| job.pointer_mut(path)) {
-                job["completions"] = count.into();
-                job["parallelism"] = count.into();
-            }
-        }
+    if let Some(nodes) = nodes {
+        let planned = desired.cron_job.pointer_mut("/spec/jobTemplate/spec");
+        let now = desired.run_now.as_mut().and_then(|job| job.get_mut("spec"));
+        planned.into_iter().chain(now).for_each(|job| fleet::spread(job, &nodes));
     }
     Ok(Ok(desired))
 }
 
-/// How many nodes a run on every node means.
-async fn nodes(task: &InspectionTask, context: &Context) -> Result<usize, ReconcileError> {
+/// The nodes that a run on every node means.
+async fn nodes(task: &InspectionTask, context: &Context) -> Result<Vec<String>, ReconcileError> {
     let selector = task.spec.fan_out.as_ref().and_then(|fan_out| fan_out.node_selector.clone());
     let selector: Vec<String> =
         selector.unwrap_or_default().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
     let nodes: Api<Node> = Api::all(context.client.clone());
     let list = ListParams::default().labels(&selector.join(","));
-    Ok(nodes.list_metadata(&list).await.map_err(api("listing nodes"))?.items.len().max(1))
+    let nodes = nodes.list(&list).await.map_err(api("listing nodes"))?.items;
+    Ok(fleet::meant(&task.spec, &nodes))
 }
 
 /// Applies what is wanted and not yet there.

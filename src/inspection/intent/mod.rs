@@ -3,10 +3,12 @@
 //! | part | from | to |
 //! |---|---|---|
 //! | [`objects`] | a task, the settings | its CronJob, account, claim and rules, as they should be |
+//! | [`fleet`] | a task that looks from every node, the nodes | the pods of its Job |
 //! | [`degrade`] | a Job and its pod | whether it waits for a volume that does not come, and the Job that runs without |
 //! | [`verdict`] | a task's Jobs, their pods' last messages, the clock | its status |
 
 pub mod degrade;
+pub mod fleet;
 pub mod objects;
 pub mod verdict;
 

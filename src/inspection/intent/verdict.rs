@@ -7,8 +7,9 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
-use super::super::run::{Counts, Outcome, RunId, Termination, Trigger};
-use super::super::task::{FailingRule, InspectionTask, InspectionTaskStatus, LastRun, RecentRun};
+use super::super::run::{Counts, Outcome, RunId, Termination, TerminationRule, Trigger};
+use super::super::task::{FailingRule, InspectionTask, InspectionTaskStatus, LastRun, RecentRun, Severity};
+use super::fleet::NODES;
 use super::objects::{NotReady, schedule};
 use super::{DEGRADED_LABEL, RUN_REQUEST};
 
@@ -80,13 +81,15 @@ fn end(task: &str, job: &Job, pods: &[Pod]) -> Option<Ended> {
     })?;
     let at = status.completion_time.as_ref().or(over.last_transition_time.as_ref())?.0;
     let started = status.start_time.as_ref().map(|time| time.0);
-    let said: Vec<Termination> = pods.iter().filter(|pod| of_job(pod, name)).filter_map(last_word).collect();
+    let said: Vec<(Option<&str>, Termination)> =
+        pods.iter().filter(|pod| of_job(pod, name)).filter_map(last_word).collect();
     let wanted = job.spec.as_ref().and_then(|spec| spec.completions).unwrap_or(1).max(1);
     let missing = usize::try_from(wanted).unwrap_or(1).saturating_sub(said.len());
+    let silent = silent(job, &said);
     let labels = job.metadata.labels.as_ref();
     let degraded = labels.is_some_and(|labels| labels.contains_key(DEGRADED_LABEL));
     let id = RunId::of(name, task, started.unwrap_or(at));
-    let said = together(said);
+    let mut said = together(said, wanted > 1);
     let mut run = LastRun {
         id: id.id,
         job: name.clone(),
@@ -101,6 +104,12 @@ fn end(task: &str, job: &Job, pods: &[Pod]) -> Option<Ended> {
         sha256: None,
         persisted: false,
     };
+    if let Some(said) = said.as_mut().filter(|_| missing > 0) {
+        let names =
+            if silent.is_empty() { format!("{missing} of {wanted} nodes") } else { silent.join(", ") };
+        said.summary.count(Outcome::Error);
+        said.rules.insert(0, not_inspected(names));
+    }
     if let Some(said) = &said {
         run.id.clone_from(&said.id);
         run.outcome = said.outcome;
@@ -112,8 +121,10 @@ fn end(task: &str, job: &Job, pods: &[Pod]) -> Option<Ended> {
     if said.is_none() || missing > 0 {
         let of_pods = pods.iter().filter(|pod| of_job(pod, name)).find_map(trouble);
         let of_job = over.reason.clone().filter(|_| over.type_ == "Failed");
-        let nothing = if said.is_some() { "NodeNotInspected" } else { "NothingSaid" };
-        run.reason = of_pods.or(of_job).or_else(|| Some(nothing.to_owned()));
+        run.reason = match &said {
+            Some(_) => Some(NOT_INSPECTED.to_owned()),
+            None => of_pods.or(of_job).or_else(|| Some("NothingSaid".to_owned())),
+        };
         run.outcome = run.outcome.worse(Outcome::Error);
     }
     run.findings = run.summary.findings().max(u32::from(!run.outcome.well()));
@@ -125,12 +136,36 @@ fn of_job(pod: &Pod, job: &str) -> bool {
     labels.and_then(|labels| labels.get("batch.kubernetes.io/job-name")).is_some_and(|name| name == job)
 }
 
-/// What a pod's inspector said last.
-fn last_word(pod: &Pod) -> Option<Termination> {
+/// What is said of nodes from which nothing was heard.
+const NOT_INSPECTED: &str = "NodeNotInspected";
+
+fn not_inspected(names: String) -> TerminationRule {
+    TerminationRule {
+        name: "nodes".to_owned(),
+        result: Outcome::Error,
+        severity: Severity::High,
+        millis: 0,
+        reason: Some(NOT_INSPECTED.to_owned()),
+        message: Some(format!("nothing was heard from {names}")),
+    }
+}
+
+/// The nodes that a Job was planned for and from which nothing was heard, where it names them.
+fn silent(job: &Job, said: &[(Option<&str>, Termination)]) -> Vec<String> {
+    let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
+    let mut env = pod.iter().flat_map(|pod| &pod.containers).flat_map(|one| one.env.iter().flatten());
+    let planned = env.find(|env| env.name == NODES).and_then(|env| env.value.as_deref()).unwrap_or_default();
+    let heard = |name: &&str| said.iter().any(|(node, _)| *node == Some(*name));
+    planned.split(',').filter(|name| !name.is_empty() && !heard(name)).map(str::to_owned).collect()
+}
+
+/// What a pod's inspector said last, and on which node.
+fn last_word(pod: &Pod) -> Option<(Option<&str>, Termination)> {
     let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
     let inspect = containers.iter().find(|container| container.name == "inspect")?;
     let message = inspect.state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
-    serde_json::from_str(message).ok()
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    Some((node, serde_json::from_str(message).ok()?))
 }
 
 /// Why a pod could say nothing, in one word.
@@ -145,9 +180,16 @@ fn trouble(pod: &Pod) -> Option<String> {
     container.or_else(|| status.reason.clone())
 }
 
-/// What the pods of one run said, as one.
-fn together(said: Vec<Termination>) -> Option<Termination> {
-    said.into_iter().reduce(|mut all, one| {
+/// What the pods of one run said, as one. Of several pods each names its node.
+fn together(said: Vec<(Option<&str>, Termination)>, several: bool) -> Option<Termination> {
+    let named = said.into_iter().map(|(node, mut said)| {
+        let findings = said.rules.iter_mut().filter(|rule| several && rule.result != Outcome::Pass);
+        for message in findings.filter_map(|rule| rule.message.as_mut()) {
+            *message = format!("{}: {message}", node.unwrap_or("?"));
+        }
+        said
+    });
+    named.reduce(|mut all, one| {
         all.outcome = all.outcome.worse(one.outcome);
         for outcome in Outcome::ALL {
             for _ in 0..one.summary.of(outcome) {
@@ -157,6 +199,11 @@ fn together(said: Vec<Termination>) -> Option<Termination> {
         if all.persisted.ok {
             all.persisted = one.persisted;
         }
+        // The one that was written last has the most parts in it.
+        if one.shards > all.shards {
+            (all.shards, all.path, all.sha256) = (one.shards, one.path, one.sha256);
+        }
+        all.start_time = all.start_time.min(one.start_time);
         all.rules.extend(one.rules);
         all.completion_time = all.completion_time.max(one.completion_time);
         all.truncated |= one.truncated;

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! NAMESPACE/TASK-UID8/
-//!   task.json  latest.json  index.json          replaced whole, by rename
+//!   task.json latest.json index.json report.html  replaced whole, by rename
 //!   daily/2026-09-01.json                       what is left of a day when its runs are gone
 //!   runs/2026/09/01/ID/run.json SHA256SUMS …    a run: a directory that appears whole, by rename
+//!   runs/2026/09/01/ID/shards/NODE.json         what each node has found, where every node is looked at
 //!   runs/.tmp-POD/                              a run on its way; swept when it is old
 //!   .lock/owner.json                            held for index and retention alone
 //! ```
@@ -21,11 +22,13 @@ mod index;
 mod keeper;
 mod lock;
 mod retention;
+mod shards;
 mod store;
 mod volume;
 
 pub use backfill::backfilled;
 pub use keeper::{Keeper, room, try_out, work};
 pub use retention::Limits;
+pub use shards::Fleet;
 pub use store::{Attachment, Kept, Loaded, Problem, Saving, load, save};
 pub use volume::{Room, Tried};

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
 use super::retention::{Limits, excess};
+use super::shards::{Fleet, gather, leave, stands};
 use super::{daily, disk, index};
 use crate::fault_point;
+use crate::inspection::report::{Language, Shelf, html};
 use crate::inspection::run::{Daily, Index, LATEST_SCHEMA, Latest, Run, TaskName};
 
 /// What is to be written.
@@ -28,10 +30,14 @@ pub struct Saving {
     pub backfill: Vec<Run>,
     /// Files beside run.json.
     pub artifacts: Vec<Attachment>,
-    /// Files of the task, replaced by each run: task.json, report.html.
+    /// Files of the task, replaced by each run: task.json.
     pub files: Vec<Attachment>,
+    /// Whether report.html is made of what stands there then.
+    pub html: bool,
     /// How much is kept.
     pub limits: Limits,
+    /// The nodes, where the run is one node's part of a run on every node.
+    pub fleet: Option<Fleet>,
     /// Who writes: a name that no other writer has.
     pub pod: String,
     /// Now.
@@ -66,6 +72,10 @@ pub struct Kept {
     pub damaged: Vec<String>,
     /// Whether another held the lock: then the next run puts the index in order.
     pub index_left: bool,
+    /// How many nodes' parts are in the run, where it has parts.
+    pub shards: Option<u32>,
+    /// Why there is no new report.html, where one was wanted.
+    pub unreported: Option<String>,
 }
 
 /// Why it was not.
@@ -135,8 +145,14 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
         }
         backfilled.push(run.id.clone());
     }
-    let (path, sha256) = commit(&directory, saving, &saving.run, &saving.artifacts)?;
-    fresh.push(&saving.run);
+    let (path, sha256) = match &saving.fleet {
+        None => commit(&directory, saving, &saving.run, &saving.artifacts)?,
+        // Its part; the run is made of it under the lock.
+        Some(_) => {
+            leave(&directory, &saving.run, &saving.pod)?;
+            (saving.run.path(), String::new())
+        }
+    };
     fault_point!("results.committed");
 
     let mut kept = Kept {
@@ -147,10 +163,21 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
         removed: 0,
         damaged: Vec::new(),
         index_left: true,
+        shards: None,
+        unreported: None,
     };
-    if let Some(held) = Lock::take(&directory, &saving.pod, saving.now)? {
+    let mut run = saving.run.clone();
+    let already = || saving.fleet.is_some() && stands(&directory, &saving.run);
+    if let Some(held) = Lock::take(&directory, &saving.pod, saving.now)?.filter(|_| !already()) {
         fault_point!("results.locked");
-        let found = index::reconcile(&directory, &saving.run.task)?;
+        if let Some(fleet) = &saving.fleet {
+            (run, kept.sha256) = gather(&directory, &saving.run, fleet, &saving.pod)?;
+            kept.shards = run.shards.as_ref().map(|shards| shards.present);
+        } else {
+            fresh.push(&saving.run);
+        }
+        let changed = saving.fleet.as_ref().map(|_| path.as_str());
+        let found = index::reconcile(&directory, &saving.run.task, changed)?;
         kept.damaged = found.damaged;
         kept.index_left = false;
         let index = found.index;
@@ -162,22 +189,41 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
         kept.bytes = index.runs.iter().map(|run| run.bytes).sum();
         disk::replace(&directory.join("index.json"), &disk::json(&index)?, &saving.pod)?;
         fault_point!("results.indexed");
+        for file in &saving.files {
+            disk::replace(&directory.join(plain(&file.name)?), file.contents.as_bytes(), &saving.pod)?;
+        }
+        if saving.html {
+            kept.unreported = report(&directory, saving);
+        }
         drop(held);
     }
-    let latest = Latest {
-        schema: LATEST_SCHEMA.to_owned(),
-        id: saving.run.id.clone(),
-        path,
-        outcome: saving.run.outcome,
-        completion_time: saving.run.completion_time,
-        sha256: kept.sha256.clone(),
-    };
-    disk::replace(&directory.join("latest.json"), &disk::json(&latest)?, &saving.pod)?;
-    for file in &saving.files {
-        disk::replace(&directory.join(plain(&file.name)?), file.contents.as_bytes(), &saving.pod)?;
+    if !kept.sha256.is_empty() {
+        let latest = Latest {
+            schema: LATEST_SCHEMA.to_owned(),
+            id: run.id,
+            path,
+            outcome: run.outcome,
+            completion_time: run.completion_time,
+            sha256: kept.sha256.clone(),
+        };
+        disk::replace(&directory.join("latest.json"), &disk::json(&latest)?, &saving.pod)?;
     }
     fault_point!("results.done");
     Ok(kept)
+}
+
+/// Replaces report.html by that of the newest run; why it can't, if so. The run is written by then: a page that can be made
+/// anew at any time is no reason to call it lost.
+fn report(directory: &Path, saving: &Saving) -> Option<String> {
+    let history = Shelf::open(directory).and_then(|shelf| shelf.history(None));
+    // Both languages stand in it, and the reader switches.
+    let page = history.map(|history| html(&history, Language::English)).map_err(|error| error.to_string());
+    let path = directory.join("report.html");
+    let done = page.and_then(|page| {
+        disk::replace(&path, page.as_bytes(), &saving.pod).map_err(|error| error.to_string())
+    });
+    fault_point!("results.reported");
+    done.err()
 }
 
 /// A name that stays where it is put.
@@ -294,43 +340,53 @@ fn entry_day(path: &str) -> Option<Date> {
     format!("{}-{}-{}", parts.next()?, parts.next()?, parts.next()?).parse().ok()
 }
 
-/// Sums up each day that is over, and adds late runs to days that were summed already.
+/// Sums up each day anew whose runs are all there, and adds the fresh ones to days that have lost some. A day that is over is
+/// summed up for good with the first run of the next one.
 fn roll_up(directory: &Path, index: &Index, fresh: &[&Run], saving: &Saving) -> io::Result<()> {
     fs::create_dir_all(directory.join("daily"))?;
     let today = saving.now.to_zoned(TimeZone::UTC).date();
+    let days: BTreeSet<Date> = index.runs.iter().filter_map(|run| entry_day(&run.path)).collect();
+    let yesterday = days.iter().rev().find(|day| **day < today).copied();
+    let turned = !daily_path(directory, today).exists();
     for run in fresh {
         let path = daily_path(directory, daily::day(run));
-        let held = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Daily>(&text).ok());
-        if let Some(mut held) = held {
+        if let Some(mut held) = held(&path) {
             daily::add(&mut held, run);
             disk::replace(&path, &disk::json(&held)?, &saving.pod)?;
         }
     }
-    let days: BTreeSet<Date> = index.runs.iter().filter_map(|run| entry_day(&run.path)).collect();
-    for day in days.into_iter().filter(|day| *day < today) {
-        close(directory, index, day, saving)?;
+    // A run that is made of parts is another one with each of them.
+    let parts = saving.fleet.as_ref().map(|_| daily::day(&saving.run));
+    for day in days {
+        let anew = turned && Some(day) == yesterday || Some(day) == parts;
+        close(directory, index, day, anew, saving)?;
     }
     Ok(())
 }
 
-/// Sums up a day from its runs, unless that was done.
-fn close(directory: &Path, index: &Index, day: Date, saving: &Saving) -> io::Result<()> {
+fn held(path: &Path) -> Option<Daily> {
+    fs::read(path).ok().and_then(|text| serde_json::from_slice::<Daily>(&text).ok())
+}
+
+/// Sums up a day from its runs, unless that was done, or it had more of them than there are now. `anew` asks for it even where
+/// no run is missing in the sum, for its durations.
+fn close(directory: &Path, index: &Index, day: Date, anew: bool, saving: &Saving) -> io::Result<()> {
     let path = daily_path(directory, day);
-    if path.exists() {
+    let of_day: Vec<_> = index.runs.iter().filter(|run| entry_day(&run.path) == Some(day)).collect();
+    if let Some(held) = held(&path)
+        && (held.runs as usize > of_day.len() || held.runs as usize == of_day.len() && !anew)
+    {
         return Ok(());
     }
-    let of_day = index.runs.iter().filter(|run| entry_day(&run.path) == Some(day));
-    let runs: Vec<Run> = of_day
-        .filter_map(|entry| index::run(&directory.join(&entry.path)).ok())
-        .map(|(run, _)| run)
-        .collect();
+    let read = of_day.iter().filter_map(|entry| index::run(&directory.join(&entry.path)).ok());
+    let runs: Vec<Run> = read.map(|(run, _)| run).collect();
     disk::replace(&path, &disk::json(&daily::sum(day, &runs))?, &saving.pod)
 }
 
 /// Removes runs: out of sight first, in one step each.
 fn remove(directory: &Path, mut index: Index, gone: &[String], saving: &Saving) -> io::Result<Index> {
     for day in gone.iter().filter_map(|path| entry_day(path)).collect::<BTreeSet<Date>>() {
-        close(directory, &index, day, saving)?;
+        close(directory, &index, day, false, saving)?;
     }
     for (at, path) in gone.iter().enumerate() {
         let aside = directory.join("runs").join(format!(".gone-{}-{at}", saving.pod));
@@ -350,7 +406,7 @@ fn make_room(saving: &Saving) -> Result<(), Problem> {
     let directory = saving.root.join(saving.run.task.directory());
     disk::remove(&directory.join("runs").join(format!(".tmp-{}", saving.pod)))?;
     let Some(held) = Lock::take(&directory, &saving.pod, saving.now)? else { return Ok(()) };
-    let index = index::reconcile(&directory, &saving.run.task)?.index;
+    let index = index::reconcile(&directory, &saving.run.task, None)?.index;
     let all: u64 = index.runs.iter().map(|run| run.bytes).sum();
     let limits = Limits { bytes: all / 4 * 3, ..saving.limits };
     for path in excess(&index.runs, &limits, saving.now) {

@@ -41,6 +41,9 @@ pub struct Termination {
     pub sha256: Option<String>,
     /// Whether it was written.
     pub persisted: Persisted,
+    /// How many nodes' parts were in the run when this was said, in a run on every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shards: Option<u32>,
     /// How much room the task's directory takes on the volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub results_bytes: Option<u64>,
@@ -123,6 +126,7 @@ impl Termination {
             summary: run.summary,
             path: None,
             sha256: None,
+            shards: None,
             persisted,
             results_bytes: None,
             backfilled: Vec::new(),

@@ -17,6 +17,6 @@ pub use history::{DAILY_SCHEMA, Daily, INDEX_SCHEMA, Index, IndexEntry, LATEST_S
 pub use message::{LIMIT, Persisted, Termination, TerminationRule};
 pub use outcome::{Counts, Outcome};
 pub use record::{
-    Detail, Fingerprint, Inspector, MOST_OBSERVED, MOST_SUBJECTS, RUN_SCHEMA, RuleResult, Run, RunId, Scalar,
-    Shards, Subject, TaskName, Trigger,
+    Detail, Fingerprint, Inspector, MOST_OBSERVED, MOST_SUBJECTS, OTHER_SHARD, RUN_SCHEMA, RuleResult, Run,
+    RunId, Scalar, Shards, Subject, TaskName, Trigger,
 };

@@ -20,6 +20,9 @@ pub const MOST_OBSERVED: usize = 32;
 /// So many subjects of a rule are kept.
 pub const MOST_SUBJECTS: usize = 50;
 
+/// The reason of a rule that another pod of a run on every node evaluates. It stands in no run that is whole.
+pub const OTHER_SHARD: &str = "OtherShard";
+
 /// One run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -10,7 +10,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::inspection::rules::{Blind, Judged, Place, judge, look, observed, refused};
-use crate::inspection::run::{Fingerprint, MOST_OBSERVED, Outcome, RuleResult, Scalar, Subject};
+use crate::inspection::run::{Fingerprint, MOST_OBSERVED, OTHER_SHARD, Outcome, RuleResult, Scalar, Subject};
 use crate::inspection::task::{Rule, Scope};
 
 /// What a run may take.
@@ -189,7 +189,7 @@ async fn one(
         }
     }
     if rule.scope == Scope::Once && shard > 0 {
-        let ended = Ended::skipped("OtherShard", "evaluated by the run's first pod alone".to_owned());
+        let ended = Ended::skipped(OTHER_SHARD, "evaluated by the run's first pod alone".to_owned());
         return begun.result(rule, place, ended);
     }
     if let Some(blind) = refused(rule) {

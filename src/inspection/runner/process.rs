@@ -17,20 +17,19 @@ use super::compare::compare;
 use super::evaluate::{Limits, evaluate};
 use super::load::{LoadError, Loaded, load};
 use super::table::table;
-use crate::inspection::results::{self, Attachment, Keeper, Kept, Problem, Saving, backfilled};
+use crate::inspection::results::{self, Attachment, Fleet, Keeper, Kept, Problem, Saving, backfilled};
 use crate::inspection::rules::{Past, Place};
 use crate::inspection::run::{
-    Counts, Detail, Inspector, Outcome, Persisted, RUN_SCHEMA, Run, RunId, Scalar, Termination,
+    Counts, Detail, Inspector, OTHER_SHARD, Outcome, Persisted, RUN_SCHEMA, RuleResult, Run, RunId, Scalar,
+    Termination,
 };
+use crate::inspection::task::Scope;
 
 /// Runs before this one that rules may ask about: a day of one every five minutes is enough for a trend.
 const PAST: usize = 48;
 
 /// Reading them may take no longer: the run goes on without.
 const PAST_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long writing may take where the task says nothing of results, in seconds: the field's own default.
-const PERSIST: u64 = 30;
 
 /// What the end of a run needs beside writing: saying what was found.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -54,6 +53,10 @@ pub struct Settings {
     pub node: Option<String>,
     /// Which pod of the run this is.
     pub shard: Option<u32>,
+    /// How many pods the run has.
+    pub shards: Option<u32>,
+    /// The nodes that they are meant for, where they are known.
+    pub nodes: Vec<String>,
     /// Rules that look at once.
     pub concurrency: usize,
     /// A directory of what earlier pods said last and could not write.
@@ -96,9 +99,8 @@ pub async fn run(settings: Settings) -> Result<Outcome, RunFailure> {
     if let Some(namespace) = &settings.namespace {
         namespace.clone_into(&mut task.name.namespace);
     }
-    let persist =
-        task.spec.results.as_ref().map_or(PERSIST, |results| results.persist_timeout_seconds.into());
-    let persist = Duration::from_secs(persist);
+    let persist = task.spec.results.clone().unwrap_or_default().persist_timeout_seconds;
+    let persist = Duration::from_secs(persist.into());
     let budget = Duration::from_secs(task.spec.active_deadline_seconds.unsigned_abs());
     let spare = if settings.results.is_some() { persist + FAREWELL } else { FAREWELL };
     // A deadline that leaves nothing is the task's own fault; half of it still finds something out.
@@ -153,8 +155,22 @@ pub async fn run(settings: Settings) -> Result<Outcome, RunFailure> {
         (Some(Ok(_)), Err(problem)) if problem.reason == "Timeout" => Some(Err(problem)),
         (Some(Ok(keeper)), _) => Some(save(&keeper, &settings, &task, &run, persist).await),
     };
-    tell(&settings, &run, saved)?;
-    Ok(run.outcome)
+    let own = alone(run);
+    tell(&settings, &own, saved)?;
+    Ok(own.outcome)
+}
+
+/// What one pod of a run on every node has to say: without the rules that it left to another. It may have none.
+fn alone(mut run: Run) -> Run {
+    let all = run.rules.len();
+    run.rules.retain(|rule| rule.reason != OTHER_SHARD);
+    if run.rules.len() < all {
+        run.summary = run.rules.iter().map(|rule| rule.result).collect();
+        let nothing = run.rules.is_empty();
+        run.outcome =
+            if nothing { Outcome::Skip } else { Outcome::of(run.rules.iter().map(|rule| rule.result)) };
+    }
+    run
 }
 
 fn place(settings: &Settings, task: &Loaded, before: &[Run], now: Timestamp) -> Place {
@@ -165,18 +181,21 @@ fn place(settings: &Settings, task: &Loaded, before: &[Run], now: Timestamp) -> 
     place.exec.clone_from(&settings.exec);
     place.claims.clone_from(&settings.claims);
     place.secrets.clone_from(&settings.secrets);
-    place.past = before.iter().map(past).collect();
+    place.past = before.iter().map(|run| past(run, place.node.as_deref())).collect();
     place
 }
 
-fn past(run: &Run) -> Past {
+/// What a run observed; of a run on every node, what it observed on this one, and what it looked at once.
+fn past(run: &Run, node: Option<&str>) -> Past {
     let value = |scalar: &Scalar| match scalar {
         Scalar::Bool(held) => Json::from(*held),
         Scalar::Integer(number) => Json::from(*number),
         Scalar::Number(number) => Json::from(*number),
         Scalar::Text(text) => Json::from(text.clone()),
     };
-    let rules = run.rules.iter().map(|rule| {
+    let once = |rule: &RuleResult| run.rules.iter().filter(|other| other.name == rule.name).count() == 1;
+    let here = run.rules.iter().filter(|rule| node.is_none() || rule.node.as_deref() == node || once(rule));
+    let rules = here.map(|rule| {
         let observed: Map<String, Json> =
             rule.observed.iter().map(|(key, held)| (key.clone(), value(held))).collect();
         (rule.name.clone(), observed)
@@ -197,7 +216,8 @@ async fn save(
             message: "this run has no results volume".to_owned(),
         });
     };
-    let history = task.spec.results.as_ref().and_then(|results| results.history.clone()).unwrap_or_default();
+    let wanted = task.spec.results.clone().unwrap_or_default();
+    let history = wanted.history.unwrap_or_default();
     // Two pods never have one name; two processes of one machine never one id at once.
     let pod = settings.pod.clone().unwrap_or_else(|| format!("local-{}", std::process::id()));
     let saving = Saving {
@@ -206,12 +226,24 @@ async fn save(
         backfill: handed_over(settings, task),
         artifacts: Vec::new(),
         files: vec![Attachment { name: "task.json".to_owned(), contents: as_json(task) }],
+        html: wanted.html,
         limits: results::Limits::of(&history),
+        fleet: fleet(settings, task),
         pod,
         now: run.completion_time,
         stale: 2 * task.spec.active_deadline_seconds.unsigned_abs(),
     };
     keeper.save(saving, limit).await
+}
+
+fn fleet(settings: &Settings, task: &Loaded) -> Option<Fleet> {
+    settings.shard?;
+    let once = task.rules.iter().filter(|rule| rule.scope == Scope::Once);
+    Some(Fleet {
+        expected: settings.shards.unwrap_or(1),
+        nodes: settings.nodes.clone(),
+        once: once.map(|rule| rule.name.clone()).collect(),
+    })
 }
 
 fn as_json(task: &Loaded) -> String {
@@ -251,9 +283,13 @@ fn tell(settings: &Settings, run: &Run, saved: Option<Result<Kept, Problem>>) ->
     let mut last = Termination::of(run, persisted);
     if let Some(Ok(kept)) = saved {
         last.path = Some(kept.path);
-        last.sha256 = Some(kept.sha256);
+        last.sha256 = Some(kept.sha256).filter(|digest| !digest.is_empty());
+        last.shards = kept.shards;
         last.results_bytes = (!kept.index_left).then_some(kept.bytes);
         last.backfilled = kept.backfilled;
+        if let Some(why) = &kept.unreported {
+            tracing::warn!(why, "report.html is that of an earlier run");
+        }
         for path in &kept.damaged {
             tracing::warn!(path, "this directory holds no whole run; it is left as it is");
         }

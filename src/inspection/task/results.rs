@@ -74,7 +74,7 @@ impl JsonSchema for Size {
 }
 
 /// Where results are kept and for how long.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[x_kube(validation = Rule::new("!(has(self.claimName) && has(self.volumeClaimTemplate))")
     .message("claimName and volumeClaimTemplate are mutually exclusive"))]
 #[serde(rename_all = "camelCase")]
@@ -107,6 +107,22 @@ pub struct Results {
     /// Whether an OpenReports Report is kept, where the cluster has that kind.
     #[serde(default)]
     pub open_reports: bool,
+}
+
+impl Default for Results {
+    /// What the API server fills in where a task says `results: {}`.
+    fn default() -> Self {
+        Results {
+            claim_name: None,
+            volume_claim_template: None,
+            on_unavailable: OnUnavailable::default(),
+            claim_retention: ClaimRetention::default(),
+            persist_timeout_seconds: thirty(),
+            history: None,
+            html: yes(),
+            open_reports: false,
+        }
+    }
 }
 
 fn thirty() -> u32 {
@@ -299,6 +315,11 @@ pub struct Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn results_that_say_nothing_are_those_of_no_results() {
+        assert_eq!(serde_json::from_str::<Results>("{}").unwrap(), Results::default());
+    }
 
     #[test]
     fn sizes_are_read_as_kubernetes_means_them() {

@@ -1,0 +1,131 @@
+//! Where results go when their volume does not take them, and what becomes of it.
+
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use super::ground::{self, Ground, condition, typed};
+use super::running::SELDOM;
+
+/// A class of the pool under another name. It begins with z: the controller takes the first of the driver for tasks that say none.
+async fn class(ground: &Ground, name: &str) {
+    let classes = Api::<StorageClass>::all(ground.client.clone());
+    let pool = classes.list(&Default::default()).await.unwrap().into_iter();
+    let mut pool = pool.filter(|class| class.provisioner == "pool.csi.kuration.io");
+    let mut class = json!(pool.next().expect("a class of the pool"));
+    class["metadata"] = json!({ "name": name });
+    classes.create(&Default::default(), &typed(class)).await.unwrap();
+}
+
+fn claim(name: &str, class: &str, size: &str) -> Value {
+    json!({ "metadata": { "name": name }, "spec": {
+        "accessModes": ["ReadWriteMany"], "storageClassName": class, "resources": { "requests": { "storage": size } },
+    } })
+}
+
+async fn kept_aside(ground: &Ground, task: &str) -> usize {
+    let map = ground.api::<ConfigMap>().get_opt(&format!("{task}-backfill")).await.unwrap();
+    map.and_then(|map| map.data).map_or(0, |data| data.len())
+}
+
+#[test]
+fn a_run_whose_volume_does_not_come_goes_on_without_and_is_written_down_later() {
+    ground::run(async |ground: &Ground| {
+        ground.web("web").await;
+        let late = format!("z-{}-late", ground.name);
+        ground.make::<PersistentVolumeClaim>(claim("results", &late, "64Mi")).await;
+        let results = json!({ "claimName": "results" });
+        ground.task("check", json!({ "schedule": SELDOM, "target": "web", "results": results })).await;
+        let begun = std::time::Instant::now();
+        let task = ground.run_now("check", "without").await;
+        let taken = begun.elapsed();
+        assert_eq!(condition(&task, "Healthy"), ("True".into(), "Passed".into()), "{task}");
+        assert_eq!(
+            condition(&task, "ResultsPersisted"),
+            ("False".into(), "VolumeUnavailable".into()),
+            "{task}"
+        );
+        assert!(taken.as_secs() < 90, "{taken:?}");
+        ground.until_so("the run is kept aside", async || kept_aside(ground, "check").await == 1).await;
+        let first = task["status"]["lastRun"]["id"].clone();
+        let told = ground.told("check").await;
+        assert!(told.iter().any(|(reason, _)| reason == "ResultsUnavailable"), "{told:?}");
+        // The volume comes.
+        class(ground, &late).await;
+        let task = ground.run_now("check", "with").await;
+        assert_eq!(condition(&task, "ResultsPersisted"), ("True".into(), "Written".into()), "{task}");
+        ground.until_so("nothing is kept aside", async || kept_aside(ground, "check").await == 0).await;
+        ground.reader("reader", "results").await;
+        let directory = ground.directory("check").await;
+        let index = ground.read("reader", &format!("{directory}/index.json")).await;
+        let runs = index["runs"].as_array().unwrap();
+        assert_eq!(runs.len(), 2, "{index}");
+        assert_eq!(
+            (&runs[1]["id"], &runs[1]["detail"], &runs[1]["trigger"]),
+            (&first, &json!("SummaryOnly"), &json!("Backfill"))
+        );
+        assert_eq!(runs[1]["outcome"], "pass");
+        drop(Api::<StorageClass>::all(ground.client.clone()).delete(&late, &DeleteParams::default()).await);
+    });
+}
+
+#[test]
+fn a_run_on_a_full_volume_is_kept_aside_and_written_down_when_there_is_room() {
+    ground::run(async |ground: &Ground| {
+        ground.web("web").await;
+        let own = format!("z-{}-small", ground.name);
+        class(ground, &own).await;
+        ground.make::<PersistentVolumeClaim>(claim("results", &own, "16Mi")).await;
+        let results = json!({ "claimName": "results" });
+        ground.task("check", json!({ "schedule": SELDOM, "target": "web", "results": results })).await;
+        ground.run_now("check", "with room").await;
+        ground.reader("reader", "results").await;
+        ground.sh("reader", "dd if=/dev/urandom of=/data/fill bs=64k 2>/dev/null; sync; dd if=/dev/urandom of=/data/fill2 bs=1 count=65536 2>/dev/null; sync; true").await;
+        let task = ground.run_now("check", "full").await;
+        assert_eq!(condition(&task, "Healthy"), ("True".into(), "Passed".into()), "{task}");
+        let (status, reason) = condition(&task, "ResultsPersisted");
+        assert!(status == "False" && ["ENOSPC", "EDQUOT"].contains(&reason.as_str()), "{reason}: {task}");
+        ground.until_so("the run is kept aside", async || kept_aside(ground, "check").await == 1).await;
+        ground.sh("reader", "rm -f /data/fill /data/fill2; sync").await;
+        let task = ground.run_now("check", "with room again").await;
+        assert_eq!(condition(&task, "ResultsPersisted"), ("True".into(), "Written".into()), "{task}");
+        ground.until_so("nothing is kept aside", async || kept_aside(ground, "check").await == 0).await;
+        let directory = ground.directory("check").await;
+        let index = ground.read("reader", &format!("{directory}/index.json")).await;
+        let details: Vec<&Value> =
+            index["runs"].as_array().unwrap().iter().map(|run| &run["detail"]).collect();
+        assert_eq!(details, ["Full", "SummaryOnly", "Full"], "{index}");
+        drop(Api::<StorageClass>::all(ground.client.clone()).delete(&own, &DeleteParams::default()).await);
+    });
+}
+
+#[test]
+fn a_claim_of_a_tasks_own_goes_or_stays_with_it_as_the_task_says() {
+    ground::run(async |ground: &Ground| {
+        ground.web("web").await;
+        for (name, retention) in [("goes", "Delete"), ("stays", "Retain")] {
+            let results = json!({ "volumeClaimTemplate": { "resources": { "requests": { "storage": "32Mi" } } }, "claimRetention": retention });
+            ground.task(name, json!({ "schedule": SELDOM, "target": "web", "results": results })).await;
+            let task = ground.run_now(name, "now").await;
+            assert_eq!(task["status"]["claimName"], format!("{name}-results"));
+            assert_eq!(task["status"]["lastRun"]["persisted"], true, "{task}");
+        }
+        for name in ["goes", "stays"] {
+            ground.tasks().delete(name, &DeleteParams::default()).await.unwrap();
+        }
+        let claims = ground.api::<PersistentVolumeClaim>();
+        ground
+            .until_so("one claim is gone", async || claims.get_opt("goes-results").await.unwrap().is_none())
+            .await;
+        for name in ["goes", "stays"] {
+            ground.until_so("Jobs are gone", async || ground.jobs(name).await.is_empty()).await;
+            let cron = ground.api::<k8s_openapi::api::batch::v1::CronJob>().get_opt(name).await.unwrap();
+            assert!(cron.is_none(), "{cron:?}");
+        }
+        let kept = claims.get("stays-results").await.unwrap();
+        assert!(kept.metadata.deletion_timestamp.is_none());
+        assert_eq!(kept.status.and_then(|status| status.phase).as_deref(), Some("Bound"));
+    });
+}
