@@ -513,20 +513,52 @@ fn the_parts_of_a_run_on_every_node_are_one_run_that_names_the_missing() {
 
 #[test]
 fn parts_that_end_at_once_lose_nothing() {
-    let task = Task::passing();
     let nodes: Vec<String> = (0..12).map(|at| format!("n{at}")).collect();
-    let start = |(at, node): (usize, &String)| {
-        let mut command = task.kept(MINUTE, &task.place.path().join(node));
-        let pod = format!("{at}");
-        command.args(["--node", node, "--shard", &pod, "--shards", "12", "--nodes", &nodes.join(",")]);
-        command.stdout(std::process::Stdio::null()).spawn().unwrap()
-    };
-    let parts: Vec<_> = nodes.iter().enumerate().map(start).collect();
-    for mut part in parts {
-        assert!(part.wait().unwrap().success());
+    // One by the schedule, whose id all parts know; one by hand, whose id is the first one's.
+    for job in ["check-29804405", "by-hand"] {
+        let task = Task::passing();
+        let root = task.root();
+        let start = |(at, node): (usize, &String)| {
+            let (index, last) = (at.to_string(), task.place.path().join(node));
+            let (root, last, all) = (root.to_str().unwrap(), last.to_str().unwrap(), nodes.join(","));
+            let mut command = task.command(&[
+                "--results",
+                root,
+                "--job",
+                job,
+                "--pod",
+                node,
+                "--termination-log",
+                last,
+                "--node",
+                node,
+                "--shard",
+                &index,
+                "--shards",
+                "12",
+                "--nodes",
+                &all,
+            ]);
+            // Not all of them begin in one second.
+            std::thread::sleep(Duration::from_millis(150));
+            command.stdout(std::process::Stdio::null()).spawn().unwrap()
+        };
+        let parts: Vec<_> = nodes.iter().enumerate().map(start).collect();
+        for mut part in parts {
+            assert!(part.wait().unwrap().success());
+        }
+        let [seen] = task.seen().try_into().unwrap();
+        assert_eq!(
+            (&seen["shards"]["present"], &seen["summary"]["pass"]),
+            (&json!(12), &json!(12)),
+            "{seen}"
+        );
+        for node in &nodes {
+            let last: Value =
+                serde_json::from_slice(&fs::read(task.place.path().join(node)).unwrap()).unwrap();
+            assert_eq!(last["id"], seen["id"], "{node}");
+        }
     }
-    let [seen] = task.seen().try_into().unwrap();
-    assert_eq!((&seen["shards"]["present"], &seen["summary"]["pass"]), (&json!(12), &json!(12)), "{seen}");
 }
 
 #[test]

@@ -280,9 +280,12 @@ fn a_runner_that_is_killed_is_an_error_and_the_history_stays_whole() {
         ground.web("web").await;
         ground.task("check", json!({ "schedule": SELDOM, "target": "web" })).await;
         ground.run_now("check", "first").await;
-        // A rule that takes its time, so that there is a pod to end.
+        // A server that takes its time, so that there is a pod to end.
+        ground.sh("web", "nc -lk -p 9000 -e sleep 600 >/dev/null 2>&1 &").await;
+        let address =
+            ground.api::<Pod>().get("web").await.unwrap().status.and_then(|status| status.pod_ip).unwrap();
         let hang =
-            json!([{ "name": "slow", "timeoutSeconds": 60, "tcp": { "host": "192.0.2.1", "port": 9 } }]);
+            json!([{ "name": "slow", "timeoutSeconds": 60, "redis": { "host": address, "port": 9000 } }]);
         ground.change("check", json!({ "spec": { "rules": hang } })).await;
         ground
             .until("check", "is seen", |task| {
@@ -355,5 +358,35 @@ fn a_schedule_that_is_changed_is_the_cronjobs_at_once() {
         ground.change("check", json!({ "spec": { "timeZone": "Asia/Nowhere" } })).await;
         let task = ground.until("check", "is not ready", |task| condition(task, "Ready").0 == "False").await;
         assert_eq!(condition(&task, "Ready").1, "UnknownTimeZone");
+    });
+}
+
+#[test]
+fn runs_that_never_start_are_counted_and_told() {
+    ground::run_alone(async |ground: &Ground| {
+        let spec = json!({ "schedule": "* * * * *", "target": "web", "startingDeadlineSeconds": 10 });
+        ground.task("check", spec).await;
+        ground.until("check", "has run", |task| task["status"]["lastRun"].is_object()).await;
+        // Who starts them stands still: its process is in the namespaces that these tests run in.
+        let signal = |word: &str| {
+            ground::output(std::process::Command::new("pkill").args([word, "--exact", "kube-controller"]))
+        };
+        signal("--signal=STOP").unwrap();
+        let begun = std::time::Instant::now();
+        let counted = async {
+            while ground.seen("check").await["status"]["missedRuns"].as_u64().unwrap_or(0) < 3 {
+                assert!(begun.elapsed().as_secs() < 330, "{}", ground.seen("check").await);
+                tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+            }
+        };
+        let counted = futures::FutureExt::catch_unwind(std::panic::AssertUnwindSafe(counted)).await;
+        signal("--signal=CONT").unwrap();
+        assert!(counted.is_ok(), "not counted");
+        let told = ground.told("check").await;
+        assert!(told.iter().any(|(reason, _)| reason == "RunMissed"), "{told:?}");
+        let task = ground.seen("check").await;
+        let runs = |task: &Value| task["status"]["recentRuns"].as_array().map_or(0, Vec::len);
+        ground.until("check", "runs again", |now| runs(now) > runs(&task)).await;
+        assert_eq!(ground.seen("check").await["status"]["missedRuns"], task["status"]["missedRuns"]);
     });
 }

@@ -81,11 +81,19 @@ fn end(task: &str, job: &Job, pods: &[Pod]) -> Option<Ended> {
     })?;
     let at = status.completion_time.as_ref().or(over.last_transition_time.as_ref())?.0;
     let started = status.start_time.as_ref().map(|time| time.0);
-    let said: Vec<(Option<&str>, Termination)> =
-        pods.iter().filter(|pod| of_job(pod, name)).filter_map(last_word).collect();
+    // Of two pods on one node the later one counts: a pod that finds its own node closed goes to one that is done already.
+    let mut said: BTreeMap<Option<&str>, Termination> = BTreeMap::new();
+    for (node, word) in pods.iter().filter(|pod| of_job(pod, name)).filter_map(last_word) {
+        match said.get(&node) {
+            Some(other) if other.completion_time > word.completion_time => {}
+            _ => drop(said.insert(node, word)),
+        }
+    }
     let wanted = job.spec.as_ref().and_then(|spec| spec.completions).unwrap_or(1).max(1);
     let missing = usize::try_from(wanted).unwrap_or(1).saturating_sub(said.len());
-    let silent = silent(job, &said);
+    let mut silent = silent(job, &said);
+    // A node that came after the run was planned is there in place of another.
+    silent.truncate(missing);
     let labels = job.metadata.labels.as_ref();
     let degraded = labels.is_some_and(|labels| labels.contains_key(DEGRADED_LABEL));
     let id = RunId::of(name, task, started.unwrap_or(at));
@@ -151,12 +159,15 @@ fn not_inspected(names: String) -> TerminationRule {
 }
 
 /// The nodes that a Job was planned for and from which nothing was heard, where it names them.
-fn silent(job: &Job, said: &[(Option<&str>, Termination)]) -> Vec<String> {
+fn silent(job: &Job, said: &BTreeMap<Option<&str>, Termination>) -> Vec<String> {
     let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let mut env = pod.iter().flat_map(|pod| &pod.containers).flat_map(|one| one.env.iter().flatten());
     let planned = env.find(|env| env.name == NODES).and_then(|env| env.value.as_deref()).unwrap_or_default();
-    let heard = |name: &&str| said.iter().any(|(node, _)| *node == Some(*name));
-    planned.split(',').filter(|name| !name.is_empty() && !heard(name)).map(str::to_owned).collect()
+    planned
+        .split(',')
+        .filter(|name| !name.is_empty() && !said.contains_key(&Some(*name)))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// What a pod's inspector said last, and on which node.
@@ -181,7 +192,7 @@ fn trouble(pod: &Pod) -> Option<String> {
 }
 
 /// What the pods of one run said, as one. Of several pods each names its node.
-fn together(said: Vec<(Option<&str>, Termination)>, several: bool) -> Option<Termination> {
+fn together(said: BTreeMap<Option<&str>, Termination>, several: bool) -> Option<Termination> {
     let named = said.into_iter().map(|(node, mut said)| {
         let findings = said.rules.iter_mut().filter(|rule| several && rule.result != Outcome::Pass);
         for message in findings.filter_map(|rule| rule.message.as_mut()) {

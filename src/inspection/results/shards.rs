@@ -32,6 +32,33 @@ pub struct Fleet {
     pub once: Vec<String>,
 }
 
+/// The run under the id that all of its parts have.
+///
+/// A run by hand has the time at which it began in its id, and each pod begins at another. So the first one leaves its id in a
+/// link that points nowhere: making one is atomic and fails where there is one, on NFS too.
+pub fn named(directory: &Path, run: &Run) -> io::Result<Run> {
+    let mut run = run.clone();
+    if run.scheduled_time.is_some() {
+        return Ok(run);
+    }
+    let Some((_, of_job)) = run.id.split_once('-') else { return Ok(run) };
+    let link = directory.join("runs").join(format!(".id-{of_job}"));
+    match std::os::unix::fs::symlink(&run.id, &link) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let first = fs::read_link(&link)?.to_string_lossy().into_owned();
+            // Anybody who can write to the volume may have put it there.
+            if index::is_id(&first) && first.split_once('-').is_some_and(|(_, other)| other == of_job) {
+                run.id = first;
+            }
+        }
+        // A file system without links: then each part is a run of its own.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied) => {}
+        other => other?,
+    }
+    Ok(run)
+}
+
 /// Writes the part of a run that one node has found. Needs no lock: nobody else writes it.
 pub fn leave(directory: &Path, run: &Run, pod: &str) -> io::Result<()> {
     let place = directory.join(run.path()).join("shards");

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lock::Lock;
 use super::retention::{Limits, excess};
-use super::shards::{Fleet, gather, leave, stands};
+use super::shards::{Fleet, gather, leave, named, stands};
 use super::{daily, disk, index};
 use crate::fault_point;
 use crate::inspection::report::{Language, Shelf, html};
@@ -145,12 +145,14 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
         }
         backfilled.push(run.id.clone());
     }
+    let mut run = saving.run.clone();
     let (path, sha256) = match &saving.fleet {
         None => commit(&directory, saving, &saving.run, &saving.artifacts)?,
         // Its part; the run is made of it under the lock.
         Some(_) => {
-            leave(&directory, &saving.run, &saving.pod)?;
-            (saving.run.path(), String::new())
+            run = named(&directory, &run)?;
+            leave(&directory, &run, &saving.pod)?;
+            (run.path(), String::new())
         }
     };
     fault_point!("results.committed");
@@ -166,12 +168,12 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
         shards: None,
         unreported: None,
     };
-    let mut run = saving.run.clone();
-    let already = || saving.fleet.is_some() && stands(&directory, &saving.run);
+    // Whoever held it before may have taken this part in.
+    let already = || saving.fleet.is_some() && stands(&directory, &run);
     if let Some(held) = Lock::take(&directory, &saving.pod, saving.now)?.filter(|_| !already()) {
         fault_point!("results.locked");
         if let Some(fleet) = &saving.fleet {
-            (run, kept.sha256) = gather(&directory, &saving.run, fleet, &saving.pod)?;
+            (run, kept.sha256) = gather(&directory, &run, fleet, &saving.pod)?;
             kept.shards = run.shards.as_ref().map(|shards| shards.present);
         } else {
             fresh.push(&saving.run);
@@ -320,11 +322,15 @@ fn sweep(runs: &Path, stale: Duration) -> io::Result<()> {
     for entry in fs::read_dir(runs)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(_) = name.strip_prefix(".tmp-").or(name.strip_prefix(".gone-")) else { continue };
+        if ![".tmp-", ".gone-", ".id-"].iter().any(|prefix| name.starts_with(prefix)) {
+            continue;
+        }
         // Another writer may have finished in between.
         let Ok(found) = entry.metadata() else { continue };
         let age = found.modified().ok().and_then(|at| at.elapsed().ok()).unwrap_or_default();
-        if age > stale || name.starts_with(".gone-") {
+        if name.starts_with(".id-") && age > stale {
+            fs::remove_file(entry.path())?;
+        } else if age > stale || name.starts_with(".gone-") {
             disk::remove(&entry.path())?;
         }
     }

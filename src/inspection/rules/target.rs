@@ -22,6 +22,10 @@ use crate::inspection::task::cluster::{Namespaces, NamespacesWord, Node, Workloa
 /// How long one port may take to answer, so that one that hangs leaves time to look at the others.
 const PORT_LIMIT: Duration = Duration::from_secs(3);
 
+/// How long a database may take: those that look up who asks wait for a name server that does not answer, and one that is
+/// left before it has spoken counts that against us.
+const DATABASE_LIMIT: Duration = Duration::from_secs(12);
+
 /// How long a server that speaks first has for its first byte.
 const SPEAKS_FIRST: Duration = Duration::from_millis(300);
 
@@ -230,12 +234,17 @@ fn ready(slices: &[EndpointSlice], lenient: bool) -> Vec<(&EndpointSlice, String
 
 /// Whether a port answers: `None` where it does.
 async fn answers(spot: &Spot) -> Result<Option<Finding>, Blind> {
+    let database = matches!(spot.protocol, Protocol::Mysql | Protocol::Postgresql | Protocol::Redis);
+    let limit = if database { DATABASE_LIMIT } else { PORT_LIMIT };
     let hung = || {
-        let message = format!("{}:{} took the connection and said nothing", spot.host, spot.port);
+        let (host, port, seconds) = (&spot.host, spot.port, limit.as_secs());
+        let message = format!("{host}:{port} took the connection and said nothing within {seconds} s");
         // Where the protocol was only guessed from a number, silence proves nothing.
-        let said =
-            spot.named || matches!(spot.protocol, Protocol::Mysql | Protocol::Postgresql | Protocol::Redis);
-        said.then(|| Finding { reason: "NoAnswer".to_owned(), message, subjects: Vec::new() })
+        (spot.named || database).then(|| Finding {
+            reason: "NoAnswer".to_owned(),
+            message,
+            subjects: Vec::new(),
+        })
     };
     let stream = match tokio::time::timeout(PORT_LIMIT, wire::connect(&spot.host, spot.port)).await {
         Ok(Ok(stream)) => stream,
@@ -247,7 +256,7 @@ async fn answers(spot: &Spot) -> Result<Option<Finding>, Blind> {
             return Err(Blind::new("Timeout", message));
         }
     };
-    tokio::time::timeout(PORT_LIMIT, speak(stream, spot)).await.unwrap_or_else(|_| Ok(hung()))
+    tokio::time::timeout(limit, speak(stream, spot)).await.unwrap_or_else(|_| Ok(hung()))
 }
 
 async fn speak(mut stream: TcpStream, spot: &Spot) -> Result<Option<Finding>, Blind> {

@@ -291,10 +291,16 @@ fn compact(at: Timestamp) -> String {
 }
 
 impl Run {
-    /// Its directory beneath the task's: `runs/2026/09/01/ID`.
+    /// Its directory beneath the task's: `runs/2026/09/01/ID`, by the day that its id begins with.
     pub fn path(&self) -> String {
-        let at = self.scheduled_time.unwrap_or(self.start_time);
-        format!("runs/{}/{}", at.strftime("%Y/%m/%d"), self.id)
+        let part = |from, to| self.id.get(from..to).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+        match (part(0, 4), part(4, 6), part(6, 8)) {
+            (Some(year), Some(month), Some(day)) => format!("runs/{year}/{month}/{day}/{}", self.id),
+            _ => {
+                let at = self.scheduled_time.unwrap_or(self.start_time);
+                format!("runs/{}/{}", at.strftime("%Y/%m/%d"), self.id)
+            }
+        }
     }
 }
 

@@ -282,6 +282,10 @@ fn tell(settings: &Settings, run: &Run, saved: Option<Result<Kept, Problem>>) ->
     };
     let mut last = Termination::of(run, persisted);
     if let Some(Ok(kept)) = saved {
+        // The parts of a run by hand have the id of the first.
+        if let Some(id) = kept.path.rsplit('/').next().filter(|_| settings.shard.is_some()) {
+            id.clone_into(&mut last.id);
+        }
         last.path = Some(kept.path);
         last.sha256 = Some(kept.sha256).filter(|digest| !digest.is_empty());
         last.shards = kept.shards;
