@@ -9,7 +9,6 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, Se
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::core::PartialObjectMeta;
 use kube::runtime::controller::Action;
 use kube::{Api, Resource, ResourceExt};
 use serde::Serialize;
@@ -160,9 +159,7 @@ fn wanted(
 fn nodes(task: &InspectionTask, context: &Context) -> usize {
     let selector = task.spec.fan_out.as_ref().and_then(|fan_out| fan_out.node_selector.clone());
     let selector = selector.unwrap_or_default();
-    let meant = |node: &PartialObjectMeta<Node>| {
-        selector.iter().all(|(label, value)| node.labels().get(label) == Some(value))
-    };
+    let meant = |node: &Node| selector.iter().all(|(label, value)| node.labels().get(label) == Some(value));
     context.sight.nodes.all(&Key::default()).iter().filter(|node| meant(node)).count().max(1)
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::stream::{self, BoxStream, StreamExt};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ContainerStatus, Node, PersistentVolumeClaim, Pod, PodCondition, PodSpec, PodStatus,
-    PodTemplateSpec, Volume,
+    ConfigMap, Container, ContainerStatus, Node, NodeSpec, PersistentVolumeClaim, Pod, PodCondition, PodSpec,
+    PodStatus, PodTemplateSpec, Volume,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -25,6 +25,9 @@ const OURS: &str = "app.kubernetes.io/managed-by=kuration-inspector";
 
 /// So many objects are asked for at once when there are many: a page of them is what memory must hold twice.
 const PAGE: u32 = 100;
+
+/// The variable in which the pods of a run on every node are told its nodes.
+const NODES: &str = "KURATION_NODES";
 
 /// The label by which a pod says its Job.
 pub const OF_JOB: &str = "batch.kubernetes.io/job-name";
@@ -142,8 +145,8 @@ impl Watched for Job {
                 spec: spec
                     .template
                     .spec
-                    .filter(|_| !over)
-                    .map(|pod| volumes(pod, |volume| volume.config_map.is_some())),
+                    .map(|pod| planned(pod, over))
+                    .filter(|pod| *pod != PodSpec::default()),
             },
             ..Default::default()
         });
@@ -151,12 +154,27 @@ impl Watched for Job {
     }
 }
 
-/// A pod's spec with some of its volumes, and nothing else.
-fn volumes(pod: PodSpec, which: impl Fn(&Volume) -> bool) -> PodSpec {
-    let volumes = pod.volumes.unwrap_or_default().into_iter().filter(which);
+/// What of a Job's pods is read: the nodes that they are planned for, and which rules they read while it is not over.
+fn planned(pod: PodSpec, over: bool) -> PodSpec {
+    let volumes = volumes(pod.volumes.unwrap_or_default(), |volume| volume.config_map.is_some() && !over);
+    let env = |container: Container| {
+        let env =
+            container.env.unwrap_or_default().into_iter().filter(|env| env.name == NODES).collect::<Vec<_>>();
+        (!env.is_empty()).then(|| Container { name: container.name, env: Some(env), ..Default::default() })
+    };
+    PodSpec {
+        containers: pod.containers.into_iter().filter_map(env).collect(),
+        volumes,
+        ..Default::default()
+    }
+}
+
+/// Some of the volumes, by name.
+fn volumes(all: Vec<Volume>, which: impl Fn(&Volume) -> bool) -> Option<Vec<Volume>> {
     let bare =
         |volume: Volume| Volume { name: volume.name, config_map: volume.config_map, ..Default::default() };
-    PodSpec { volumes: Some(volumes.map(bare).collect()), ..Default::default() }
+    let some: Vec<Volume> = all.into_iter().filter(which).map(bare).collect();
+    (!some.is_empty()).then_some(some)
 }
 
 impl Watched for Pod {
@@ -173,7 +191,11 @@ impl Watched for Pod {
         metadata.creation_timestamp = self.metadata.creation_timestamp.take();
         let status = self.status.take().unwrap_or_default();
         let waits = status.phase.as_deref() == Some("Pending");
-        let spec = self.spec.take().filter(|_| waits).map(|pod| volumes(pod, |_| true));
+        let spec = self.spec.take().map(|pod| PodSpec {
+            node_name: pod.node_name,
+            volumes: volumes(pod.volumes.unwrap_or_default(), |_| waits),
+            ..Default::default()
+        });
         let condition = |condition: PodCondition| PodCondition {
             type_: condition.type_,
             status: condition.status,
@@ -226,18 +248,23 @@ impl Watched for PartialObjectMeta<PersistentVolumeClaim> {
     }
 }
 
-impl Watched for PartialObjectMeta<Node> {
+impl Watched for Node {
     const WHAT: &'static str = "nodes";
 
     fn belongs(&self) -> Option<Key> {
         Some(Key::default())
     }
 
+    /// By which a task may mean it.
     fn bare(mut self) -> Self {
-        let labels = self.metadata.labels.take();
-        self.metadata = names(&self.metadata);
-        self.metadata.labels = labels;
-        self
+        let mut metadata = names(&self.metadata);
+        metadata.labels = self.metadata.labels.take();
+        let spec = self.spec.take().map(|spec| NodeSpec {
+            taints: spec.taints,
+            unschedulable: spec.unschedulable,
+            ..Default::default()
+        });
+        Node { metadata, spec, status: None }
     }
 }
 
@@ -271,7 +298,7 @@ pub struct Sight {
     /// Claims that the controller made, by namespace.
     pub claims: Arc<Seen<PartialObjectMeta<PersistentVolumeClaim>>>,
     /// Nodes.
-    pub nodes: Arc<Seen<PartialObjectMeta<Node>>>,
+    pub nodes: Arc<Seen<Node>>,
     /// StorageClasses.
     pub classes: Arc<Seen<StorageClass>>,
 }
@@ -322,7 +349,7 @@ impl Sight {
         let pods = watcher(Api::<Pod>::all(client()), ours());
         let maps = watcher(Api::<PartialObjectMeta<ConfigMap>>::all(client()), ours());
         let claims = watcher(Api::<PartialObjectMeta<PersistentVolumeClaim>>::all(client()), ours());
-        let nodes = watcher(Api::<PartialObjectMeta<Node>>::all(client()), all());
+        let nodes = watcher(Api::<Node>::all(client()), all());
         let classes = watcher(Api::<StorageClass>::all(client()), all());
         let tasks_there = Arc::clone(&self.tasks);
         // A claim is made again when its namespace's next run asks for it; classes and nodes are every task's.
