@@ -101,7 +101,7 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct CrdArgs {
     /// Print the JSON Schema of a run's record (run.json) instead.
-    #[arg(long)]
+    #[arg(long, env = "KURATION_RUN_SCHEMA")]
     pub run_schema: bool,
 }
 

@@ -19,6 +19,7 @@ use charts::{helm, strict, table};
 
 mod charts {
     pub mod helm;
+    mod inspection;
     pub mod strict;
     pub mod table;
 }

@@ -20,12 +20,7 @@ pub struct InspectorArgs {
     #[arg(long, env = "KURATION_RESULTS_SIZE", value_name = "SIZE", default_value = "1Gi")]
     pub results_size: String,
     /// The ClusterRole that the account of tasks that name none is bound to, in each namespace.
-    #[arg(
-        long,
-        env = "KURATION_INSPECTOR_ROLE",
-        value_name = "NAME",
-        default_value = "kuration-inspector-view"
-    )]
+    #[arg(long, env = "KURATION_ROLE", value_name = "NAME", default_value = "kuration-inspector-view")]
     pub role: String,
     /// The namespace of the lease by which one of several replicas works.
     #[arg(long, env = "KURATION_NAMESPACE", value_name = "NAME", default_value = "default")]

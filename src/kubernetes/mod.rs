@@ -60,11 +60,11 @@ pub async fn connect() -> Result<Client, ConnectError> {
 
 /// What was said last of something that is tried again and again: the same words are said once.
 #[derive(Debug, Default)]
-struct Said(Option<String>);
+pub(crate) struct Said(Option<String>);
 
 impl Said {
     /// Logs what is wrong, unless it is what was wrong before.
-    fn trouble(&mut self, what: &str, error: &kube::Error) {
+    pub(crate) fn trouble(&mut self, what: &str, error: &kube::Error) {
         let words = words(error);
         if self.is_new(&words) {
             tracing::warn!(error = words, "{what}; it is tried again");
@@ -77,7 +77,7 @@ impl Said {
     }
 
     /// It went well: the next trouble is said again.
-    fn well(&mut self, what: &str) {
+    pub(crate) fn well(&mut self, what: &str) {
         if self.0.take().is_some() {
             tracing::info!("{what} works again");
         }
@@ -85,7 +85,7 @@ impl Said {
 }
 
 /// Says what keeps a watch from going on.
-fn watch_trouble(said: &mut Said, what: &str, error: watcher::Error) {
+pub(crate) fn watch_trouble(said: &mut Said, what: &str, error: watcher::Error) {
     match error {
         watcher::Error::InitialListFailed(error)
         | watcher::Error::WatchStartFailed(error)

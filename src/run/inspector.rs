@@ -4,7 +4,7 @@ use tokio::sync::watch;
 
 use super::{Done, RunError, ended, runtime, stopped};
 use crate::args::InspectorArgs;
-use crate::inspection::controller::{self, ControllerError, Settings};
+use crate::inspection::controller::{self, ControllerError, Settings, Tally};
 use crate::inspection::intent::Defaults;
 use crate::settings::LogSettings;
 use crate::telemetry::{Admin, Metrics, logs};
@@ -43,10 +43,13 @@ pub fn inspector(args: InspectorArgs) -> Done {
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let stop = stopped()?;
+        let tally = Tally::default();
         let (ready, readiness) = watch::channel(Err("starting".to_owned()));
         if let Some(address) = admin {
             let admin = Admin::bind(address).await.map_err(RunError::from)?;
-            let serving = admin.serve(Metrics::new(), readiness.clone(), ended(stop.clone()));
+            let metrics = Metrics::new();
+            metrics.families(tally.clone());
+            let serving = admin.serve(metrics, readiness.clone(), ended(stop.clone()));
             tokio::spawn(async move {
                 if let Err(error) = serving.await {
                     tracing::error!(%error, "health and metrics are no longer served");
@@ -54,7 +57,7 @@ pub fn inspector(args: InspectorArgs) -> Done {
             });
         }
         tracing::info!(target: logs::ALWAYS, version = env!("CARGO_PKG_VERSION"), "inspector");
-        controller::run(settings, ready, stop).await?;
+        controller::run(settings, tally, ready, stop).await?;
         Ok::<(), InspectorError>(())
     });
     runtime.shutdown_background();

@@ -201,8 +201,12 @@ impl Metrics {
     }
 
     fn read(&self, reading: Reading) {
+        self.collect(Box::new(reading));
+    }
+
+    pub(super) fn collect(&self, collector: Box<dyn Collector>) {
         let mut registry = self.0.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.register_collector(Box::new(reading));
+        registry.register_collector(collector);
     }
 }
 

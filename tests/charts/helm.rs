@@ -94,6 +94,17 @@ pub fn text(values: &Value) -> Result<String, String> {
     Ok(text.lines().filter(|line| !line.trim().is_empty()).flat_map(|line| [line, "\n"]).collect())
 }
 
+/// The objects of another chart, at `path` in this repository, in a cluster that also knows `groups`.
+pub fn other(path: &str, groups: &[&str], values: &Value) -> Result<Vec<Value>, String> {
+    let chart = in_repository(path);
+    let chart = chart.to_str().expect("UTF-8");
+    let namespace = ["--namespace", "kuration-system", "--kube-version", KUBERNETES];
+    let known = groups.iter().flat_map(|group| ["--api-versions", group]);
+    let arguments: Vec<&str> =
+        ["template", "kuration", chart].into_iter().chain(namespace).chain(known).collect();
+    Ok(objects(&helm(&arguments, values)?))
+}
+
 /// The objects in a text of YAML documents.
 pub fn objects(text: &str) -> Vec<Value> {
     let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}"));

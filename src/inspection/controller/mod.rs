@@ -6,28 +6,37 @@
 
 mod backfill;
 mod events;
+mod notices;
+mod pace;
 mod reconcile;
+mod seen;
+mod spoken;
+mod tally;
+mod watched;
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
-use k8s_openapi::api::batch::v1::{CronJob, Job};
-use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Config, Controller};
+use futures::{FutureExt, StreamExt};
+use k8s_openapi::api::core::v1::Secret;
+use kube::core::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
+use kube::runtime::controller::{Action, Config, ReconcileRequest};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector::ObjectRef;
-use kube::runtime::watcher;
-use kube::{Api, Client, Resource, ResourceExt};
-use tokio::sync::watch;
+use kube::runtime::{reflector, watcher};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::{mpsc, watch};
 
-use super::intent::{Defaults, TASK_LABEL};
+use self::notices::{Addresses, Notices};
+use self::pace::Pace;
+pub use self::seen::Key;
+use self::spoken::Spoken;
+pub use self::tally::Tally;
+use self::watched::Sight;
+use super::intent::Defaults;
 use super::task::InspectionTask;
 use crate::kubernetes::Lease;
-
-/// A task as it is watched. One that this program can't read, as it was written for a later definition, hides no other.
-type Guarded = DeserializeGuard<InspectionTask>;
 
 /// The name of the Lease and of who reports events.
 const NAME: &str = "kuration-inspector";
@@ -35,14 +44,8 @@ const NAME: &str = "kuration-inspector";
 /// How often it is looked whether the definition is there.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// How long a task whose reconciliation failed waits.
-const RETRY: Duration = Duration::from_secs(10);
-
 /// So many tasks are worked on at once.
 const CONCURRENCY: u16 = 8;
-
-/// Jobs that are looked at, by a label that all of ours have.
-const OURS: &str = "app.kubernetes.io/managed-by=kuration-inspector";
 
 /// What a controller needs.
 #[derive(Debug, Clone)]
@@ -76,6 +79,13 @@ struct Context {
     recorder: Recorder,
     /// What was applied and when, by digest: what is at rest costs no requests.
     applied: Mutex<HashMap<String, Instant>>,
+    /// What was seen of the cluster.
+    sight: Sight,
+    /// What was last said of each task.
+    spoken: Spoken,
+    pace: Pace,
+    notices: Notices,
+    tally: Tally,
 }
 
 impl Context {
@@ -90,11 +100,20 @@ impl Context {
     fn settle(&self, digest: String) {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, Instant::now());
     }
+
+    /// A task went.
+    fn forget(&self, key: &Key) {
+        self.spoken.forget(key);
+        self.pace.well(key);
+        self.notices.forget(key);
+        self.tally.forget(key);
+    }
 }
 
-/// Works until `stop` turns true. What is told by `ready` says why nothing can be done yet.
+/// Works until `stop` turns true, and counts in `tally`. What is told by `ready` says why nothing can be done yet.
 pub async fn run(
     settings: Settings,
+    tally: Tally,
     ready: watch::Sender<Result<(), String>>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), ControllerError> {
@@ -116,7 +135,9 @@ pub async fn run(
         _ = stopped.wait_for(|stopped| *stopped) => return Ok(()),
     }
     tracing::info!("leading: tasks are looked after");
-    let work = work(client, settings, stop.clone());
+    let sight = Sight::default();
+    tokio::spawn(seeing(sight.clone(), ready));
+    let work = work(client, settings, sight, tally, stop.clone());
     let ended = tokio::select! {
         () = work => Ok(()),
         _ = leads.wait_for(|leads| !*leads) => Err(ControllerError::Lost),
@@ -147,29 +168,65 @@ async fn definition(client: &Client, ready: &watch::Sender<Result<(), String>>) 
     }
 }
 
-/// Reconciles tasks.
-async fn work(client: Client, settings: Settings, mut stop: watch::Receiver<bool>) {
+/// Says what has not been seen yet, for as long as there is such a thing: nothing is done before.
+async fn seeing(sight: Sight, ready: watch::Sender<Result<(), String>>) {
+    loop {
+        let missing = sight.missing();
+        if missing.is_empty() {
+            drop(ready.send_replace(Ok(())));
+            return;
+        }
+        let why = format!("not seen yet: {} (a right that is missing is in the log)", missing.join(", "));
+        drop(ready.send_replace(Err(why)));
+        tokio::time::sleep(LOOK / 5).await;
+    }
+}
+
+/// Reconciles tasks, each when there is news of it or its time has come.
+async fn work(
+    client: Client,
+    settings: Settings,
+    sight: Sight,
+    tally: Tally,
+    mut stop: watch::Receiver<bool>,
+) {
     let reporter = Reporter { controller: NAME.into(), instance: Some(settings.identity) };
+    let (told, ended) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         defaults: settings.defaults,
         applied: Mutex::default(),
+        sight,
+        spoken: Spoken::default(),
+        pace: Pace::default(),
+        notices: Notices::new(addresses(client.clone()), told),
+        tally,
         client: client.clone(),
     });
-    let ours = watcher::Config::default().labels(OURS);
-    let of_job = |job: Job| {
-        let namespace = job.namespace()?;
-        let task = job.labels().get(TASK_LABEL)?;
-        Some(ObjectRef::<Guarded>::new(task).within(&namespace))
-    };
-    Controller::new(Api::<Guarded>::all(client.clone()), watcher::Config::default())
-        .with_config(Config::default().concurrency(CONCURRENCY).debounce(Duration::from_millis(200)))
-        .owns(Api::<CronJob>::all(client.clone()), ours.clone())
-        .watches(Api::<Job>::all(client), ours, of_job)
-        .graceful_shutdown_on(async move {
-            drop(stop.wait_for(|stopped| *stopped).await);
+    // The queue asks here what there is to do; what is known of it is in `sight`.
+    let (there, mut names) = reflector::store::<PartialObjectMeta<InspectionTask>>();
+    names.apply_watcher_event(&watcher::Event::Init);
+    names.apply_watcher_event(&watcher::Event::InitDone);
+    let met = Arc::clone(&context);
+    let told = futures::stream::unfold(ended, |mut ended| async { Some((ended.recv().await?, ended)) });
+    let news = context.sight.follow(&client, move |task| met.spoken.meet(task));
+    let known = Arc::clone(&context);
+    let queue = futures::stream::select(news, told)
+        .map(move |key| {
+            let (namespace, name) = (Some(key.namespace.clone()), Some(key.task.clone()));
+            let name = ObjectMeta { namespace, name, ..Default::default() }.into_response_partial();
+            if known.sight.tasks.has(&key, &key.task) {
+                names.apply_watcher_event(&watcher::Event::Apply(name));
+            } else {
+                names.apply_watcher_event(&watcher::Event::Delete(name));
+                known.forget(&key);
+            }
+            Ok::<_, Infallible>(ReconcileRequest::from(key.reference()))
         })
-        .run(one, failed, context)
+        .take_until(async move { drop(stop.wait_for(|stopped| *stopped).await) });
+    let config = Config::default().concurrency(CONCURRENCY).debounce(Duration::from_millis(200));
+    let one = |task, context| one(task, context).boxed();
+    kube::runtime::applier(one, failed, context, there, queue, config)
         .for_each(|done| async move {
             if let Err(error) = done {
                 tracing::debug!(%error, "a reconciliation did not end well");
@@ -178,21 +235,60 @@ async fn work(client: Client, settings: Settings, mut stop: watch::Receiver<bool
         .await;
 }
 
-async fn one(task: Arc<Guarded>, context: Arc<Context>) -> Result<Action, reconcile::ReconcileError> {
-    match &task.0 {
-        Ok(task) => reconcile::reconcile(task, &context).await,
-        Err(unreadable) => {
-            let (name, namespace) = (task.name_any(), task.namespace().unwrap_or_default());
-            let error = &unreadable.error;
-            tracing::warn!(name, namespace, %error, "a task can't be read: is the definition newer than this program?");
-            reconcile::unreadable(task.meta(), error, &context).await?;
-            Ok(Action::await_change())
-        }
-    }
+/// Addresses of receivers are in Secrets. The controller may read those alone whose names its installer listed.
+fn addresses(client: Client) -> Addresses {
+    Arc::new(move |namespace, of| {
+        let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+        Box::pin(async move {
+            let (name, key) = (&of.name, &of.key);
+            let secret = secrets.get(name).await.map_err(|error| match error {
+                kube::Error::Api(refused) if refused.code == 403 => format!(
+                    "the controller may not read Secret {namespace}/{name}: name it in notifications.secretNames of its chart"
+                ),
+                kube::Error::Api(refused) if refused.code == 404 => {
+                    format!("there is no Secret {namespace}/{name}")
+                }
+                other => format!("Secret {namespace}/{name}: {other}"),
+            })?;
+            let held = secret.data.unwrap_or_default().remove(key);
+            let held = held.ok_or_else(|| format!("Secret {namespace}/{name} has no key {key}"))?;
+            String::from_utf8(held.0).map_err(|_| format!("{key} of Secret {namespace}/{name} is no text"))
+        })
+    })
 }
 
-fn failed(task: Arc<Guarded>, error: &reconcile::ReconcileError, _: Arc<Context>) -> Action {
-    let (name, namespace) = (task.name_any(), task.namespace().unwrap_or_default());
-    tracing::warn!(name, namespace, %error, "a task can't be looked after now");
-    Action::requeue(RETRY)
+type Named = Arc<PartialObjectMeta<InspectionTask>>;
+
+async fn one(task: Named, context: Arc<Context>) -> Result<Action, reconcile::ReconcileError> {
+    let key = Key { namespace: task.namespace().unwrap_or_default(), task: task.name_any() };
+    context.sight.whole().await;
+    context.pace.turn().await;
+    let Some(seen) = context.sight.tasks.get(&key, &key.task) else { return Ok(Action::await_change()) };
+    let action = match seen.read() {
+        Ok(mut task) => {
+            task.status = context.spoken.last(&key);
+            reconcile::reconcile(&task, &context).await?
+        }
+        Err(error) => {
+            let (name, namespace) = (&key.task, &key.namespace);
+            tracing::warn!(
+                name,
+                namespace,
+                error,
+                "a task can't be read: is the definition newer than this program?"
+            );
+            reconcile::unreadable(&seen.metadata, &error, &context).await?;
+            Action::await_change()
+        }
+    };
+    context.pace.well(&key);
+    Ok(action)
+}
+
+fn failed(task: Named, error: &reconcile::ReconcileError, context: Arc<Context>) -> Action {
+    let key = Key { namespace: task.namespace().unwrap_or_default(), task: task.name_any() };
+    let wait = context.pace.again(&key);
+    let (name, namespace) = (key.task, key.namespace);
+    tracing::warn!(name, namespace, %error, seconds = wait.as_secs(), "a task can't be looked after now");
+    Action::requeue(wait)
 }

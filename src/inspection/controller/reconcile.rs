@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
-use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::runtime::controller::Action;
@@ -18,9 +17,12 @@ use serde_json::{Value, json};
 
 use super::super::intent::objects::short;
 use super::super::intent::{
-    Claim, FIELD_MANAGER, Found, NotReady, TASK_LABEL, choose_class, covers, degrade, desired, fleet, status,
+    Claim, Desired, FIELD_MANAGER, Found, NotReady, choose_class, covers, degrade, desired, fleet, notified,
+    status,
 };
 use super::super::task::{API_VERSION, InspectionTask, InspectionTaskStatus};
+use super::seen::Key;
+use super::watched::OF_JOB;
 use super::{Context, backfill, events};
 
 /// Why a task can't be looked after now.
@@ -59,15 +61,15 @@ pub async fn reconcile(task: &InspectionTask, context: &Context) -> Result<Actio
     let maps: Api<ConfigMap> = Api::namespaced(client(), &namespace);
     let now = Timestamp::now();
 
-    let of_task = ListParams::default().labels(&format!("{TASK_LABEL}={name}"));
+    let key = Key::from(task);
     let mut found = Found {
-        cron_job: cron_jobs.get_opt(&name).await.map_err(api("reading the CronJob"))?,
-        jobs: jobs.list(&of_task).await.map_err(api("listing Jobs"))?.items,
-        pods: pods.list(&of_task).await.map_err(api("listing pods"))?.items,
-        claim: None,
-        no_claim: None,
+        cron_job: context.sight.cron_jobs.get(&key, &name),
+        jobs: context.sight.jobs.all(&key),
+        pods: context.sight.pods.all(&key),
+        ..Found::default()
     };
-    let not_ready = match wanted(task, context, &found, now).await? {
+    late_words(task, &mut found, &pods).await?;
+    let not_ready = match wanted(task, context, &found, now) {
         Ok(wanted) => {
             found.claim = wanted.claim.name().map(str::to_owned);
             if found.claim.is_none() {
@@ -80,11 +82,21 @@ pub async fn reconcile(task: &InspectionTask, context: &Context) -> Result<Actio
     if degrade::may_degrade(task) {
         degraded(task, &found, &jobs, now).await?;
     }
-    let (new, ended) = status(task, &found, not_ready.as_ref(), now);
+    let (mut new, ended) = status(task, &found, not_ready.as_ref(), now);
+    let missed_before = task.status.as_ref().map_or(0, |old| old.missed_runs);
+    let (trouble, soon) = context.notices.tell(task, &mut new, missed_before, now);
+    notified(&mut new, task.metadata.generation, task.spec.notifications.is_none(), trouble, now);
     backfill::keep(&maps, task, &ended).await.map_err(api("keeping what could not be written"))?;
     if task.status.as_ref() != Some(&new) {
         write(task.meta(), &new, context).await?;
+        context.spoken.say(&key, task.metadata.uid.as_deref().unwrap_or_default(), &new);
         events::tell(&context.recorder, task, &new, &ended).await;
+    }
+    context.tally.count(task, &new, &ended, now);
+    // What a pod said last has been counted; it need not be held any longer.
+    let over = |pod: &Pod| new.recent_runs.iter().any(|run| Some(&run.job) == pod.labels().get(OF_JOB));
+    for pod in found.pods.iter().filter(|pod| over(pod)) {
+        context.sight.pods.forget(&key, &pod.name_any());
     }
     let active =
         found.jobs.iter().any(|job| job.status.as_ref().is_some_and(|status| status.active > Some(0)));
@@ -92,7 +104,7 @@ pub async fn reconcile(task: &InspectionTask, context: &Context) -> Result<Actio
         // The CronJob controller looks at its schedules when they are due; misses are known when the deadline is over.
         u64::try_from(due.as_second() - now.as_second()).unwrap_or(0) + 20
     });
-    let rest = AT_REST.min(Duration::from_secs(until_due));
+    let rest = AT_REST.min(Duration::from_secs(until_due)).min(soon.unwrap_or(AT_REST));
     Ok(Action::requeue(if active { UNDER_WAY } else { rest }))
 }
 
@@ -104,60 +116,71 @@ fn no_class(context: &Context) -> String {
     }
 }
 
+fn owned(task: &InspectionTask, cron: &CronJob) -> bool {
+    cron.owner_references().iter().any(|owner| Some(&owner.uid) == task.metadata.uid.as_ref())
+}
+
+fn conflict(foreign: &CronJob) -> NotReady {
+    let name = foreign.name_any();
+    NotReady {
+        reason: "NameConflict",
+        message: format!(
+            "metadata.name: a CronJob {name} is there that is not this task's; rename one of them"
+        ),
+    }
+}
+
 /// What should be there for the task, or why nothing should.
-async fn wanted(
+fn wanted(
     task: &InspectionTask,
     context: &Context,
     found: &Found,
     now: Timestamp,
-) -> Result<Result<super::super::intent::Desired, NotReady>, ReconcileError> {
-    let ours = |cron: &CronJob| {
-        cron.owner_references().iter().any(|owner| Some(&owner.uid) == task.metadata.uid.as_ref())
-    };
-    if found.cron_job.as_ref().is_some_and(|cron| !ours(cron)) {
-        return Ok(Err(NotReady {
-            reason: "NameConflict",
-            message: format!(
-                "metadata.name: a CronJob {} is there that is not this task's; rename one of them",
-                task.name_any()
-            ),
-        }));
+) -> Result<Desired, NotReady> {
+    if let Some(foreign) = found.cron_job.as_ref().filter(|cron| !owned(task, cron)) {
+        return Err(conflict(foreign));
     }
-    let classes: Api<StorageClass> = Api::all(context.client.clone());
-    let classes = classes.list(&ListParams::default()).await.map_err(api("listing StorageClasses"))?.items;
+    let classes = context.sight.classes.all(&Key::default());
     let class = choose_class(&classes, context.defaults.class.as_deref());
-    let nodes = match task.spec.every_node() {
-        true => Some(nodes(task, context).await?),
-        false => None,
-    };
-    let mut desired = match desired(task, &context.defaults, class, now) {
-        Ok(desired) => desired,
-        Err(why) => return Ok(Err(why)),
-    };
-    if let Some(nodes) = nodes {
+    let mut desired = desired(task, &context.defaults, class, now)?;
+    if task.spec.every_node() {
+        let nodes = nodes(task, context);
         let planned = desired.cron_job.pointer_mut("/spec/jobTemplate/spec");
         let now = desired.run_now.as_mut().and_then(|job| job.get_mut("spec"));
         planned.into_iter().chain(now).for_each(|job| fleet::spread(job, &nodes));
     }
-    Ok(Ok(desired))
+    Ok(desired)
 }
 
 /// The nodes that a run on every node means.
-async fn nodes(task: &InspectionTask, context: &Context) -> Result<Vec<String>, ReconcileError> {
+fn nodes(task: &InspectionTask, context: &Context) -> Vec<String> {
     let selector = task.spec.fan_out.as_ref().and_then(|fan_out| fan_out.node_selector.clone());
-    let selector: Vec<String> =
-        selector.unwrap_or_default().into_iter().map(|(key, value)| format!("{key}={value}")).collect();
-    let nodes: Api<Node> = Api::all(context.client.clone());
-    let list = ListParams::default().labels(&selector.join(","));
-    let nodes = nodes.list(&list).await.map_err(api("listing nodes"))?.items;
-    Ok(fleet::meant(&task.spec, &nodes))
+    let selector = selector.unwrap_or_default();
+    let mut nodes = context.sight.nodes.all(&Key::default());
+    nodes.retain(|node| selector.iter().all(|(label, value)| node.labels().get(label) == Some(value)));
+    fleet::meant(&task.spec, &nodes)
+}
+
+/// Asks for the last words of runs that are over and of which none have been seen: the two watches may be a moment apart.
+async fn late_words(task: &InspectionTask, found: &mut Found, pods: &Api<Pod>) -> Result<(), ReconcileError> {
+    for ended in super::super::intent::ended(task, found) {
+        // One of many nodes counts as well as one that ran alone.
+        if ended.run.reason.is_none() {
+            continue;
+        }
+        let of_job = ListParams::default().labels(&format!("{OF_JOB}={}", ended.run.job));
+        let late = pods.list(&of_job).await.map_err(api("listing pods"))?.items;
+        found.pods.retain(|pod| pod.labels().get(OF_JOB) != Some(&ended.run.job));
+        found.pods.extend(late);
+    }
+    Ok(())
 }
 
 /// Applies what is wanted and not yet there.
 async fn apply(
     task: &InspectionTask,
     context: &Context,
-    wanted: super::super::intent::Desired,
+    wanted: Desired,
     found: &mut Found,
     cron_jobs: &Api<CronJob>,
     maps: &Api<ConfigMap>,
@@ -169,18 +192,29 @@ async fn apply(
         settle::<RoleBinding>(context, &namespace, binding).await?;
     }
     if let Claim::Made(name, claim) = &wanted.claim {
-        let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
-        if claims.get_metadata_opt(name).await.map_err(api("reading the claim"))?.is_none() {
+        if !context.sight.claims.has(&Key::new(&namespace, ""), name) {
+            let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
             create(&claims, claim, "making the claim").await?;
         }
     }
-    let new_rules = settle::<ConfigMap>(context, &namespace, &wanted.rules).await?;
+    let key = Key::from(task);
+    let new_rules = !context.sight.maps.has(&key, &wanted.rules_name);
+    if new_rules {
+        put::<ConfigMap>(context, &namespace, &wanted.rules).await?;
+    }
     let there = found.cron_job.as_ref().map(|cron| json!(cron));
     if !there.is_some_and(|there| {
         // The kind is not said in what is read.
         let part = |of: &Value| json!({ "metadata": of["metadata"], "spec": of["spec"] });
         covers(&part(&there), &part(&wanted.cron_job))
     }) {
+        // One of that name that is not ours has none of our labels, and was not seen.
+        if found.cron_job.is_none() {
+            let there = cron_jobs.get_opt(&task.name_any()).await.map_err(api("reading the CronJob"))?;
+            if let Some(foreign) = there.filter(|there| !owned(task, there)) {
+                return Ok(Some(conflict(&foreign)));
+            }
+        }
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let applied = cron_jobs.patch(&task.name_any(), &params, &Patch::Apply(&wanted.cron_job)).await;
         match applied {
@@ -195,7 +229,7 @@ async fn apply(
         create(jobs, job, "starting the run that was asked for").await?;
     }
     if new_rules {
-        sweep(task, &wanted.rules_name, found, maps).await?;
+        sweep(task, context, &wanted.rules_name, found, maps).await?;
     }
     Ok(None)
 }
@@ -217,8 +251,8 @@ where
     }
 }
 
-/// Applies an object unless it was applied a short while ago; whether it was applied now.
-async fn settle<K>(context: &Context, namespace: &str, object: &Value) -> Result<bool, ReconcileError>
+/// Applies an object unless it was applied a short while ago: the account of a namespace is each of its tasks' business.
+async fn settle<K>(context: &Context, namespace: &str, object: &Value) -> Result<(), ReconcileError>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -226,9 +260,21 @@ where
         + std::fmt::Debug,
 {
     let digest = short(&object.to_string());
-    if context.settled(&digest) {
-        return Ok(false);
+    if !context.settled(&digest) {
+        put::<K>(context, namespace, object).await?;
+        context.settle(digest);
     }
+    Ok(())
+}
+
+/// Applies an object.
+async fn put<K>(context: &Context, namespace: &str, object: &Value) -> Result<(), ReconcileError>
+where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug,
+{
     let objects: Api<K> = Api::namespaced(context.client.clone(), namespace);
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let params = PatchParams::apply(FIELD_MANAGER).force();
@@ -236,19 +282,18 @@ where
         .patch(name, &params, &Patch::Apply(object))
         .await
         .map_err(api("applying account, binding or rules"))?;
-    context.settle(digest);
-    Ok(true)
+    Ok(())
 }
 
 /// Removes rules that no run reads any more.
 async fn sweep(
     task: &InspectionTask,
+    context: &Context,
     current: &str,
     found: &Found,
     maps: &Api<ConfigMap>,
 ) -> Result<(), ReconcileError> {
     let name = task.name_any();
-    let of_task = ListParams::default().labels(&format!("{TASK_LABEL}={name}"));
     let used: BTreeSet<String> = found
         .jobs
         .iter()
@@ -258,8 +303,7 @@ async fn sweep(
         .filter_map(|volume| volume.config_map.as_ref().map(|map| map.name.clone()))
         .collect();
     let kept = super::super::intent::objects::backfill_name(&name);
-    for map in maps.list_metadata(&of_task).await.map_err(api("listing rules"))? {
-        let called = map.name_any();
+    for called in context.sight.maps.names(&Key::from(task)) {
         if called != current && called != kept && !used.contains(&called) {
             match maps.delete(&called, &DeleteParams::default()).await {
                 Ok(_) => {}
@@ -280,11 +324,18 @@ async fn degraded(
 ) -> Result<(), ReconcileError> {
     for job in &found.jobs {
         let name = job.name_any();
-        let waits = found.pods.iter().any(|pod| {
-            let of = pod.labels().get("batch.kubernetes.io/job-name");
-            of == Some(&name) && degrade::waits_for_volume(pod, now)
-        });
-        if let Some(other) = waits.then(|| degrade::without_volume(task, job)).flatten() {
+        let waits = found
+            .pods
+            .iter()
+            .any(|pod| pod.labels().get(OF_JOB) == Some(&name) && degrade::waits_for_volume(pod, now));
+        if !waits {
+            continue;
+        }
+        // What was seen of it is too little to make another of.
+        let Some(whole) = jobs.get_opt(&name).await.map_err(api("reading a run that waits"))? else {
+            continue;
+        };
+        if let Some(other) = degrade::without_volume(task, &whole) {
             tracing::warn!(job = name, "its volume does not come: run without it");
             create(jobs, &other, "starting a run without its volume").await?;
             match jobs.delete(&name, &DeleteParams::background()).await {

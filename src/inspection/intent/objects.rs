@@ -382,7 +382,8 @@ fn job_template(task: &InspectionTask, defaults: &Defaults, claim: Option<&str>,
     let mut tolerations = more.tolerations.map_or_else(Vec::new, |tolerations| vec![json!(tolerations)]);
     let mut selector = more.node_selector.map(|selector| json!(selector));
     let mut job = json!({
-        "activeDeadlineSeconds": spec.active_deadline_seconds,
+        // What a run waits before it begins takes nothing from it.
+        "activeDeadlineSeconds": spec.active_deadline_seconds + spec.jitter_seconds,
         "backoffLimit": 0,
         // A pod that had to go is no failed run: it is tried again.
         "podFailurePolicy": { "rules": [{

@@ -1,6 +1,6 @@
 //! What is said of a task: its status, from what it was before, its Jobs, and what their pods said last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
@@ -11,7 +11,7 @@ use super::super::run::{Counts, Outcome, RunId, Termination, TerminationRule, Tr
 use super::super::task::{FailingRule, InspectionTask, InspectionTaskStatus, LastRun, RecentRun, Severity};
 use super::fleet::NODES;
 use super::objects::{NotReady, schedule};
-use super::{DEGRADED_LABEL, RUN_REQUEST};
+use super::{DEGRADED_LABEL, MissReason, RUN_REQUEST};
 
 /// So many rules that did not pass are said.
 const MOST_FAILING: usize = 20;
@@ -51,9 +51,11 @@ pub struct Ended {
 /// The Jobs that ended since the task's status was written, oldest first.
 pub fn ended(task: &InspectionTask, found: &Found) -> Vec<Ended> {
     let status = task.status.clone().unwrap_or_default();
-    let known = |name: &str| {
-        status.recent_runs.iter().any(|run| run.job == name)
-            || status.last_run.as_ref().is_some_and(|run| run.job == name)
+    // Two Jobs of one moment, as when one was run again without its volume, are one run.
+    let known = |new: &LastRun| {
+        let same = |job: &str, id: &str| job == new.job || id == new.id;
+        status.recent_runs.iter().any(|run| same(&run.job, &run.id))
+            || status.last_run.as_ref().is_some_and(|run| same(&run.job, &run.id))
     };
     // What ended before the oldest run that is remembered was counted long ago.
     let horizon = match status.recent_runs.as_slice() {
@@ -65,9 +67,13 @@ pub fn ended(task: &InspectionTask, found: &Found) -> Vec<Ended> {
         .jobs
         .iter()
         .filter_map(|job| end(&name, job, &found.pods))
-        .filter(|run| !known(&run.run.job))
+        .filter(|run| !known(&run.run))
         .filter(|run| horizon.is_none_or(|horizon| run.run.completion_time > horizon))
         .collect();
+    // Of two of one moment the one that is on the volume counts, else the first to end.
+    fresh.sort_by_key(|run| (!run.run.persisted, run.run.completion_time));
+    let mut ids = BTreeSet::new();
+    fresh.retain(|run| ids.insert(run.run.id.clone()));
     fresh.sort_by_key(|run| run.run.completion_time);
     fresh
 }
@@ -252,7 +258,8 @@ pub fn status(
         }
         None => set(&mut new, "Ready", Some(true), "Scheduled", "the CronJob is in place".into()),
     }
-    due(task, &old, &mut new, found, now);
+    due(task, &old, &mut new, found, not_ready.is_none(), now);
+    on_schedule(&mut new, task.metadata.generation, now);
 
     for run in &fresh {
         count(&mut new, run);
@@ -383,6 +390,7 @@ fn due(
     old: &InspectionTaskStatus,
     new: &mut InspectionTaskStatus,
     found: &Found,
+    ready: bool,
     now: Timestamp,
 ) {
     let last = found.cron_job.as_ref().and_then(|cron| cron.status.as_ref()?.last_schedule_time.as_ref());
@@ -414,11 +422,30 @@ fn due(
     let mut judged = None;
     for slot in schedule.between(from, until, &zone).take(10_000) {
         judged = Some(slot);
-        if !started.contains_key(&slot.as_second()) && slot.as_second() >= oldest {
+        if started.contains_key(&slot.as_second()) {
+            new.consecutive_missed = 0;
+        } else if slot.as_second() >= oldest {
+            let reason = MissReason::of(slot, deadline, &found.jobs, ready);
             new.missed_runs += 1;
+            *new.missed_by_reason.entry(reason.word().to_owned()).or_default() += 1;
+            new.consecutive_missed = new.consecutive_missed.saturating_add(1);
         }
     }
     new.missed_until = judged.or(old.missed_until);
+}
+
+/// So many runs in a row that never started are no accident.
+const MOST_MISSED: u32 = 3;
+
+/// Says whether runs start when they are due.
+fn on_schedule(new: &mut InspectionTaskStatus, generation: Option<i64>, now: Timestamp) {
+    let missed = new.consecutive_missed;
+    let (value, reason, message) = if missed >= MOST_MISSED {
+        (false, "RunsMissed", format!("the last {missed} runs that were due never started"))
+    } else {
+        (true, "RunsStart", "runs start when they are due".to_owned())
+    };
+    condition(&mut new.conditions, generation, now, "OnSchedule", Some(value), reason, message);
 }
 
 /// The moments whose runs started, in seconds since 1970.
@@ -433,6 +460,24 @@ fn started(task: &InspectionTask, found: &Found, old: &InspectionTaskStatus) -> 
             Some((due.as_second(), ()))
         })
         .collect()
+}
+
+/// Says whether those who are to be told have been; `trouble` says who could not be reached. `none` are to be told.
+pub fn notified(
+    new: &mut InspectionTaskStatus,
+    generation: Option<i64>,
+    none: bool,
+    trouble: Option<String>,
+    now: Timestamp,
+) {
+    if none {
+        return new.conditions.retain(|condition| condition.type_ != "Notified");
+    }
+    let (value, reason, message) = match trouble {
+        Some(why) => (false, "NotDelivered", why),
+        None => (true, "UpToDate", "every receiver knows how it stands".to_owned()),
+    };
+    condition(&mut new.conditions, generation, now, "Notified", Some(value), reason, message);
 }
 
 /// Sets a condition; its time changes with its status alone.

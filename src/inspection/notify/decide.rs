@@ -1,9 +1,8 @@
 //! What a receiver is to be told now.
 
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 
-use crate::inspection::task::{Moment, Notification, Window};
+use crate::inspection::task::{Moment, Notification, Told, Window};
 
 /// How a task stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,38 +15,23 @@ pub struct Standing {
     pub missed: u64,
 }
 
-/// What a receiver knows. Kept by the caller from one decision to the next; nothing is known at first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Told {
-    /// It was told that the task fails, and not yet that it recovered.
-    pub failing: bool,
-    /// It was told that a run could not tell, and none could since.
-    pub inconclusive: bool,
-    /// So many missed runs it was told of.
-    pub missed: u64,
-    /// When it was last told that the task fails.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub failed_at: Option<Timestamp>,
-}
-
 /// What the receiver `of` is to be told, and what it knows once it has been. During a silence it is told nothing, and learns
 /// afterwards what is still so.
 pub fn decide(
     standing: Standing,
     of: &Notification,
-    told: Told,
+    told: &Told,
     silent: bool,
     now: Timestamp,
 ) -> (Vec<Moment>, Told) {
     if silent {
-        return (Vec::new(), told);
+        return (Vec::new(), told.clone());
     }
     let wants = |moment: Moment| match of.when.as_slice() {
         [] => matches!(moment, Moment::Failed | Moment::Recovered),
         some => some.contains(&moment),
     };
-    let (mut moments, mut after) = (Vec::new(), told);
+    let (mut moments, mut after) = (Vec::new(), told.clone());
     match standing.healthy {
         Some(false) => {
             let again = SignedDuration::from_secs(i64::from(of.reminder_seconds));
@@ -103,7 +87,7 @@ mod tests {
     fn of(on: &[Moment], reminder: u32) -> Notification {
         serde_json::from_value(serde_json::json!({
             "name": "duty", "urlSecretRef": {"name": "duty", "key": "url"}, "format": Format::Webhook,
-            "on": on, "reminderSeconds": reminder,
+            "when": on, "reminderSeconds": reminder,
         }))
         .unwrap()
     }
@@ -121,7 +105,7 @@ mod tests {
         let mut told = Told::default();
         let mut all = Vec::new();
         for (second, standing) in [WELL, FAILS, FAILS, WELL, WELL].into_iter().enumerate() {
-            let (moments, after) = decide(standing, &duty, told, false, at(second as i64));
+            let (moments, after) = decide(standing, &duty, &told, false, at(second as i64));
             told = after;
             all.push(moments);
         }
@@ -131,40 +115,40 @@ mod tests {
     #[test]
     fn what_nobody_can_tell_is_neither_a_recovery_nor_a_new_failure() {
         let duty = of(&[Moment::Failed, Moment::Recovered, Moment::Inconclusive], 0);
-        let failing = decide(FAILS, &duty, Told::default(), false, at(0)).1;
+        let failing = decide(FAILS, &duty, &Told::default(), false, at(0)).1;
         let blind = Standing { healthy: None, inconclusive: true, missed: 0 };
-        let (moments, told) = decide(blind, &duty, failing, false, at(1));
+        let (moments, told) = decide(blind, &duty, &failing, false, at(1));
         assert_eq!(moments, [Moment::Inconclusive]);
-        assert_eq!(decide(blind, &duty, told, false, at(2)).0, []);
-        assert_eq!(decide(FAILS, &duty, told, false, at(3)).0, []);
+        assert_eq!(decide(blind, &duty, &told, false, at(2)).0, []);
+        assert_eq!(decide(FAILS, &duty, &told, false, at(3)).0, []);
     }
 
     #[test]
     fn after_a_silence_it_is_told_what_is_still_so() {
         let duty = of(&[], 0);
-        let (none, told) = decide(FAILS, &duty, Told::default(), true, at(0));
+        let (none, told) = decide(FAILS, &duty, &Told::default(), true, at(0));
         assert!(none.is_empty());
-        assert_eq!(decide(FAILS, &duty, told, false, at(1)).0, [Moment::Failed]);
-        assert_eq!(decide(WELL, &duty, told, false, at(1)).0, []);
+        assert_eq!(decide(FAILS, &duty, &told, false, at(1)).0, [Moment::Failed]);
+        assert_eq!(decide(WELL, &duty, &told, false, at(1)).0, []);
     }
 
     #[test]
     fn reminders_come_when_they_are_due_and_only_if_asked_for() {
-        let (told_once, told) = decide(FAILS, &of(&[], 60), Told::default(), false, at(0));
+        let (told_once, told) = decide(FAILS, &of(&[], 60), &Told::default(), false, at(0));
         assert_eq!(told_once, [Moment::Failed]);
-        assert_eq!(decide(FAILS, &of(&[], 60), told, false, at(59)).0, []);
-        assert_eq!(decide(FAILS, &of(&[], 60), told, false, at(60)).0, [Moment::Failed]);
-        assert_eq!(decide(FAILS, &of(&[], 0), told, false, at(9_999)).0, []);
+        assert_eq!(decide(FAILS, &of(&[], 60), &told, false, at(59)).0, []);
+        assert_eq!(decide(FAILS, &of(&[], 60), &told, false, at(60)).0, [Moment::Failed]);
+        assert_eq!(decide(FAILS, &of(&[], 0), &told, false, at(9_999)).0, []);
     }
 
     #[test]
     fn each_missed_run_is_told_and_a_new_count_is_no_news() {
         let duty = of(&[Moment::Missed], 0);
         let missed = |count| Standing { missed: count, ..WELL };
-        let (moments, told) = decide(missed(3), &duty, Told::default(), false, at(0));
+        let (moments, told) = decide(missed(3), &duty, &Told::default(), false, at(0));
         assert_eq!(moments, [Moment::Missed]);
-        assert_eq!(decide(missed(3), &duty, told, false, at(1)).0, []);
-        assert_eq!(decide(missed(0), &duty, told, false, at(1)), (vec![], Told::default()));
+        assert_eq!(decide(missed(3), &duty, &told, false, at(1)).0, []);
+        assert_eq!(decide(missed(0), &duty, &told, false, at(1)), (vec![], Told::default()));
     }
 
     #[test]

@@ -7,6 +7,6 @@ mod decide;
 mod message;
 mod send;
 
-pub use decide::{Standing, Told, decide, silenced};
+pub use decide::{Standing, decide, silenced};
 pub use message::{Notice, Post, post};
 pub use send::{SendError, send};

@@ -5,6 +5,7 @@
 
 mod compare;
 mod evaluate;
+mod jitter;
 mod load;
 mod process;
 mod table;

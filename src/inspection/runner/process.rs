@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::compare::compare;
 use super::evaluate::{Limits, evaluate};
+use super::jitter;
 use super::load::{LoadError, Loaded, load};
 use super::table::table;
 use crate::inspection::results::{self, Attachment, Fleet, Keeper, Kept, Problem, Saving, backfilled};
@@ -93,9 +94,10 @@ pub enum RunFailure {
 
 /// Carries out one run; its verdict. That something is wrong with what was looked at is no error.
 pub async fn run(settings: Settings) -> Result<Outcome, RunFailure> {
+    let mut task = load(&settings.task)?;
+    tokio::time::sleep(jitter::wait(&task.name, settings.job.as_deref(), task.spec.jitter_seconds)).await;
     let begun = Timestamp::now();
     let clock = Instant::now();
-    let mut task = load(&settings.task)?;
     if let Some(namespace) = &settings.namespace {
         namespace.clone_into(&mut task.name.namespace);
     }

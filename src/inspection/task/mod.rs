@@ -26,7 +26,7 @@ pub use results::{
     Notification, OnUnavailable, Results, Size, Window,
 };
 pub use rule::{Assertion, Kind, Rule, Scope, Severity};
-pub use status::{FailingRule, InspectionTaskStatus, LastRun, RecentRun};
+pub use status::{FailingRule, InspectionTaskStatus, LastRun, RecentRun, Told};
 pub use target::{Target, TargetError};
 
 /// The API group and version of a task.

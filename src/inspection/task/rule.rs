@@ -92,7 +92,7 @@ macro_rules! rule {
             #[serde(default, skip_serializing_if = "Vec::is_empty")]
             #[schemars(length(max = 8), inner(length(max = 63)))]
             pub depends_on: Vec<String>,
-            /// What must hold, else the rule fails. Without it and without warn: the kind's default.
+            /// What must hold, else the rule fails. Without it: the kind's default, whether or not there is a warn.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             #[schemars(length(min = 1, max = 16))]
             pub assert: Option<Vec<Assertion>>,

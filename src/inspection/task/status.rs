@@ -1,5 +1,7 @@
 //! What the controller says of a task. It stays below 8 KiB, whatever a run found: the rest is on the results volume.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
@@ -17,6 +19,7 @@ pub struct InspectionTaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready: the schedule is in force. Healthy: what is inspected is well. ResultsPersisted: the last run is on its volume.
+    /// OnSchedule: runs start when they are due. Notified: who is to be told has been.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -39,6 +42,13 @@ pub struct InspectionTaskStatus {
     /// How many runs that were due never started.
     #[serde(default)]
     pub missed_runs: u64,
+    /// How many of them for which reason: Overlap, NotReady or NotStarted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 8))]
+    pub missed_by_reason: BTreeMap<String, u64>,
+    /// How many of those in a row that were due last.
+    #[serde(default)]
+    pub consecutive_missed: u32,
     /// Up to when runs that were due have been accounted for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missed_until: Option<Timestamp>,
@@ -59,6 +69,40 @@ pub struct InspectionTaskStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub failing_rules: Vec<FailingRule>,
+    /// What each receiver of notifications was told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub notifications: Vec<Told>,
+}
+
+impl InspectionTaskStatus {
+    /// Whether what is inspected is well; None while nobody knows.
+    pub fn healthy(&self) -> Option<bool> {
+        let healthy = self.conditions.iter().find(|condition| condition.type_ == "Healthy")?;
+        match healthy.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// What a receiver of notifications was told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Told {
+    /// The receiver's name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// That the task fails, and not yet that it recovered.
+    pub failing: bool,
+    /// That a run could not tell, and none could since.
+    pub inconclusive: bool,
+    /// Of so many missed runs.
+    pub missed: u64,
+    /// When it was last told that the task fails.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failed_at: Option<Timestamp>,
 }
 
 /// The last run that ended.

@@ -106,6 +106,54 @@ fn runs_that_were_due_and_never_started_are_counted() {
 }
 
 #[test]
+fn two_jobs_of_one_moment_are_one_run() {
+    let mut task = task(every_minute(), json!(null));
+    let (first, end) = ("2026-09-01T12:05:30Z", "2026-09-01T12:06:00Z");
+    // Both have the id of their moment.
+    let mut said = pod("20260901T120500Z-29804405", "pass");
+    said.metadata.labels = Some([("batch.kubernetes.io/job-name".into(), "check-29804405-d".into())].into());
+    let mut found = Found {
+        jobs: vec![
+            job("check-29804405", first, "Failed", "DeadlineExceeded"),
+            job("check-29804405-d", end, "Complete", ""),
+        ],
+        pods: vec![said],
+        ..Default::default()
+    };
+    let (status_now, ended) = status(&task, &found, None, at(end));
+    let jobs: Vec<&str> = ended.iter().map(|run| run.run.job.as_str()).collect();
+    assert_eq!((jobs, status_now.consecutive_successes), (vec!["check-29804405-d"], 1));
+    // The other one is told later.
+    task.status = Some(status_now);
+    found.jobs.truncate(1);
+    assert!(status(&task, &found, None, at(end)).1.is_empty());
+}
+
+#[test]
+fn why_runs_are_missed_is_said_and_three_in_a_row_are_a_condition() {
+    let mut task = task(every_minute(), json!(null));
+    let mut long = job("check-29804404", "2026-09-01T12:04:00Z", "Complete", "");
+    long.status.as_mut().unwrap().conditions = None;
+    let mut found = Found { jobs: vec![long], ..Default::default() };
+    task.status = Some(status(&task, &found, None, at("2026-09-01T12:04:30Z")).0);
+    let new = status(&task, &found, None, at("2026-09-01T12:11:20Z")).0;
+    assert_eq!(new.missed_by_reason, [("Overlap".to_owned(), 2)].into());
+    assert_eq!(of(&new, "OnSchedule"), ("True", "RunsStart"));
+    task.status = Some(new);
+    found.jobs.clear();
+    let why = NotReady { reason: "CronJobRefused", message: "no".into() };
+    task.status = Some(status(&task, &found, Some(&why), at("2026-09-01T12:12:20Z")).0);
+    let new = status(&task, &found, None, at("2026-09-01T12:13:20Z")).0;
+    let counts = ["Overlap", "NotReady", "NotStarted"].map(|reason| new.missed_by_reason[reason]);
+    assert_eq!((counts, new.missed_runs), ([2, 1, 1], 4));
+    assert_eq!(of(&new, "OnSchedule"), ("False", "RunsMissed"));
+    task.status = Some(new);
+    found.jobs = vec![job("check-29804409", "2026-09-01T12:09:01Z", "Complete", "")];
+    let new = status(&task, &found, None, at("2026-09-01T12:14:20Z")).0;
+    assert_eq!(of(&new, "OnSchedule"), ("True", "RunsStart"));
+}
+
+#[test]
 fn health_turns_only_when_its_threshold_is_reached() {
     let mut spec = every_minute();
     spec["thresholds"] = json!({ "failureThreshold": 2 });
