@@ -6,8 +6,8 @@ use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-use super::ground::{self, Ground, condition, typed};
-use super::running::SELDOM;
+use super::ground::{self, Ground, condition, kubectl, typed};
+use super::running::{CLAIM, SELDOM};
 
 /// A class of the pool under another name. It begins with z: the controller takes the first of the driver for tasks that say none.
 async fn class(ground: &Ground, name: &str) {
@@ -105,12 +105,24 @@ fn a_run_on_a_full_volume_is_kept_aside_and_written_down_when_there_is_room() {
 fn a_claim_of_a_tasks_own_goes_or_stays_with_it_as_the_task_says() {
     ground::run(async |ground: &Ground| {
         ground.web("web").await;
-        for (name, retention) in [("goes", "Delete"), ("stays", "Retain")] {
+        // What it says last counts.
+        for (name, retention) in [("goes", "Retain"), ("stays", "Delete")] {
             let results = json!({ "volumeClaimTemplate": { "resources": { "requests": { "storage": "32Mi" } } }, "claimRetention": retention });
             ground.task(name, json!({ "schedule": SELDOM, "target": "web", "results": results })).await;
             let task = ground.run_now(name, "now").await;
             assert_eq!(task["status"]["claimName"], format!("{name}-results"));
             assert_eq!(task["status"]["lastRun"]["persisted"], true, "{task}");
+        }
+        for (name, retention) in [("goes", "Delete"), ("stays", "Retain")] {
+            ground.change(name, json!({ "spec": { "results": { "claimRetention": retention } } })).await;
+            let owned = retention == "Delete";
+            ground
+                .until_so("the claim follows", async || {
+                    let claim =
+                        ground.api::<PersistentVolumeClaim>().get(&format!("{name}-results")).await.unwrap();
+                    claim.metadata.owner_references.is_some_and(|owners| !owners.is_empty()) == owned
+                })
+                .await;
         }
         for name in ["goes", "stays"] {
             ground.tasks().delete(name, &DeleteParams::default()).await.unwrap();
@@ -127,5 +139,60 @@ fn a_claim_of_a_tasks_own_goes_or_stays_with_it_as_the_task_says() {
         let kept = claims.get("stays-results").await.unwrap();
         assert!(kept.metadata.deletion_timestamp.is_none());
         assert_eq!(kept.status.and_then(|status| status.phase).as_deref(), Some("Bound"));
+    });
+}
+
+#[test]
+fn a_secret_stands_nowhere_but_in_the_request_that_needs_it() {
+    ground::run(async |ground: &Ground| {
+        const CANARY: &str = "canary-3fa9c1";
+        ground.web("web").await;
+        // A page that says what it was sent.
+        let script = "mkdir -p /tmp/www/cgi-bin && printf '#!/bin/sh\\necho\\necho $HTTP_X_TOKEN | md5sum\\n' > /tmp/www/cgi-bin/a \
+                      && chmod +x /tmp/www/cgi-bin/a";
+        ground.sh("web", script).await;
+        let digest = ground.sh("web", &format!("echo {CANARY} | md5sum | cut -c 1-32")).await;
+        ground
+            .make::<k8s_openapi::api::core::v1::Secret>(
+                json!({ "metadata": { "name": "token" }, "stringData": { "value": CANARY } }),
+            )
+            .await;
+        let pod = ground.api::<k8s_openapi::api::core::v1::Pod>().get("web").await.unwrap();
+        let url = format!("http://{}:8080/cgi-bin/a", pod.status.and_then(|status| status.pod_ip).unwrap());
+        let rules = json!([{
+            "name": "page",
+            "http": { "url": url, "headersFrom": [{ "name": "X-Token", "secretKeyRef": { "name": "token", "key": "value" } }] },
+            "assert": [{ "expr": format!("result.body.contains('{digest}')"), "message": "the token did not come" }],
+        }]);
+        ground.task("check", json!({ "schedule": SELDOM, "target": "web", "rules": rules })).await;
+        let task = ground.run_now("check", "now").await;
+        assert_eq!(task["status"]["lastRun"]["outcome"], "pass", "the secret was used: {task}");
+        assert!(!task.to_string().contains(CANARY), "{task}");
+        for what in ["events", "pods", "jobs", "cronjobs", "configmaps"] {
+            let shown = kubectl(&["get", what, "-n", &ground.name, "-o", "json"]).unwrap();
+            assert!(!shown.contains(CANARY), "{what}");
+        }
+        let job = format!("job/{}", task["status"]["lastRun"]["job"].as_str().unwrap());
+        assert!(!kubectl(&["logs", "-n", &ground.name, &job]).unwrap().contains(CANARY));
+        ground.reader("reader", CLAIM).await;
+        assert_eq!(ground.sh("reader", &format!("grep -rl {CANARY} /data | wc -l")).await, "0");
+    });
+}
+
+#[test]
+fn a_task_that_insists_on_its_volume_has_no_run_without_it() {
+    ground::run(async |ground: &Ground| {
+        ground.web("web").await;
+        let never = format!("z-{}-never", ground.name);
+        ground.make::<PersistentVolumeClaim>(claim("results", &never, "64Mi")).await;
+        let results = json!({ "claimName": "results", "onUnavailable": "Fail" });
+        let spec =
+            json!({ "schedule": SELDOM, "target": "web", "results": results, "activeDeadlineSeconds": 60 });
+        ground.task("check", spec).await;
+        let task = ground.run_now("check", "now").await;
+        assert_eq!(task["status"]["lastRun"]["outcome"], "error", "{task}");
+        assert_eq!(condition(&task, "Healthy"), ("Unknown".into(), "Inconclusive".into()));
+        assert_eq!(condition(&task, "ResultsPersisted").0, "False");
+        assert_eq!(ground.jobs("check").await.len(), 1);
     });
 }

@@ -136,3 +136,82 @@ fn the_definition_outlives_its_release_and_is_upgraded_from_either_way() {
         assert_eq!(ground.cron_job("check").await.uid(), cron);
     });
 }
+
+#[test]
+fn runs_are_admitted_where_pods_must_be_restricted() {
+    ground::run(async |ground: &Ground| {
+        let label = "pod-security.kubernetes.io/enforce=restricted";
+        kubectl(&["label", "namespace", &ground.name, label]).unwrap();
+        ground.task("check", json!({ "schedule": SELDOM, "target": "web" })).await;
+        let task = ground.run_now("check", "now").await;
+        // There is no such Service, and that was seen from a pod.
+        assert_eq!(task["status"]["lastRun"]["outcome"], "fail", "{task}");
+        assert_eq!(task["status"]["lastRun"]["persisted"], true, "{task}");
+    });
+}
+
+#[test]
+fn the_controller_may_do_what_it_needs_and_no_more() {
+    ground::run(async |ground: &Ground| {
+        let may = |account: &str, question: &[&str]| {
+            let who = format!("--as=system:serviceaccount:{account}");
+            let asked = [&["auth", "can-i", "-n", &ground.name, &who], question].concat();
+            // It ends with 1 where the answer is no.
+            ground::output(std::process::Command::new("kubectl").args(asked)).is_ok()
+        };
+        let controller = "default:kuration-inspector-controller";
+        let yes: [&[&str]; 4] = [
+            &["create", "cronjobs.batch"],
+            &["patch", "inspectiontasks.kuration.io", "--subresource=status"],
+            &["create", "persistentvolumeclaims"],
+            &["bind", "clusterroles.rbac.authorization.k8s.io/kuration-inspector-view"],
+        ];
+        let no: [&[&str]; 10] = [
+            &["get", "secrets"],
+            &["list", "secrets"],
+            &["create", "pods"],
+            &["create", "pods", "--subresource=exec"],
+            &["create", "clusterroles.rbac.authorization.k8s.io"],
+            &["create", "roles.rbac.authorization.k8s.io"],
+            &["bind", "clusterroles.rbac.authorization.k8s.io/cluster-admin"],
+            &["escalate", "clusterroles.rbac.authorization.k8s.io"],
+            &["delete", "persistentvolumeclaims"],
+            &["update", "inspectiontasks.kuration.io"],
+        ];
+        for (questions, answer) in [(&yes[..], true), (&no[..], false)] {
+            for question in questions {
+                assert_eq!(may(controller, question), answer, "{question:?}");
+            }
+        }
+        // Nor may a run more than look.
+        ground.task("check", json!({ "schedule": SELDOM, "target": "web" })).await;
+        ground.cron_job("check").await;
+        let runner = format!("{}:kuration-inspector", ground.name);
+        assert!(may(&runner, &["list", "pods"]));
+        for question in [["get", "secrets"], ["create", "pods"], ["list", "nodes"], ["delete", "pods"]] {
+            assert!(!may(&runner, &question), "{question:?}");
+        }
+    });
+}
+
+#[test]
+fn of_two_controllers_one_works_and_the_other_takes_its_place() {
+    ground::run_alone(async |ground: &Ground| {
+        ground.web("web").await;
+        ground.task("check", json!({ "schedule": SELDOM, "target": "web" })).await;
+        ground.run_now("check", "by the one").await;
+        let name = "kuration-inspector-controller";
+        kubectl(&["scale", "deployment", name, "--replicas=2"]).unwrap();
+        kubectl(&["rollout", "status", "deployment", name, "--timeout=120s"]).unwrap();
+        let holder = || {
+            kubectl(&["get", "lease", "kuration-inspector", "-o", "jsonpath={.spec.holderIdentity}"]).unwrap()
+        };
+        let first = holder();
+        kubectl(&["delete", "pod", &first, "--grace-period=0", "--force"]).unwrap();
+        ground.until_so("another leads", async || holder() != first).await;
+        let task = ground.run_now("check", "by the other").await;
+        assert_eq!(task["status"]["recentRuns"].as_array().map(Vec::len), Some(2), "{task}");
+        kubectl(&["scale", "deployment", name, "--replicas=1"]).unwrap();
+        kubectl(&["rollout", "status", "deployment", name, "--timeout=120s"]).unwrap();
+    });
+}

@@ -192,9 +192,19 @@ async fn apply(
         settle::<RoleBinding>(context, &namespace, binding).await?;
     }
     if let Claim::Made(name, claim) = &wanted.claim {
-        if !context.sight.claims.has(&Key::new(&namespace, ""), name) {
-            let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
-            create(&claims, claim, "making the claim").await?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(context.client.clone(), &namespace);
+        match context.sight.claims.get(&Key::new(&namespace, ""), name) {
+            None => create(&claims, claim, "making the claim").await?,
+            // The task says by now that it goes, or that it stays.
+            Some(there)
+                if there.owner_references().is_empty() != claim["metadata"]["ownerReferences"].is_null() =>
+            {
+                let owners =
+                    json!({ "metadata": { "ownerReferences": claim["metadata"]["ownerReferences"] } });
+                let done = claims.patch_metadata(name, &PatchParams::default(), &Patch::Merge(&owners)).await;
+                done.map_err(api("keeping the claim or letting it go"))?;
+            }
+            Some(_) => {}
         }
     }
     let key = Key::from(task);

@@ -16,6 +16,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::super::intent::fleet::NODES;
 use super::super::intent::{DEGRADED_LABEL, RUN_REQUEST, TASK_LABEL};
 use super::super::task::InspectionTask;
 use super::seen::{Key, Seen, Watched};
@@ -25,9 +26,6 @@ const OURS: &str = "app.kubernetes.io/managed-by=kuration-inspector";
 
 /// So many objects are asked for at once when there are many: a page of them is what memory must hold twice.
 const PAGE: u32 = 100;
-
-/// The variable in which the pods of a run on every node are told its nodes.
-const NODES: &str = "KURATION_NODES";
 
 /// The label by which a pod says its Job.
 pub const OF_JOB: &str = "batch.kubernetes.io/job-name";
@@ -242,8 +240,11 @@ impl Watched for PartialObjectMeta<PersistentVolumeClaim> {
         Some(Key::new(&self.namespace()?, ""))
     }
 
+    /// With whom it goes.
     fn bare(mut self) -> Self {
-        self.metadata = names(&self.metadata);
+        let mut metadata = names(&self.metadata);
+        metadata.owner_references = self.metadata.owner_references.take();
+        self.metadata = metadata;
         self
     }
 }

@@ -6,17 +6,20 @@
 //! | [`fleet`] | a task that looks from every node, the nodes | the pods of its Job |
 //! | [`degrade`] | a Job and its pod | whether it waits for a volume that does not come, and the Job that runs without |
 //! | [`MissReason`] | a moment, the Jobs around it | why no run started then |
+//! | [`Ended`] | a Job, its pods' last messages | how that run ended |
 //! | [`verdict`] | a task's Jobs, their pods' last messages, the clock | its status |
 
 pub mod degrade;
+mod ended;
 pub mod fleet;
 mod missed;
 pub mod objects;
 pub mod verdict;
 
+pub use ended::{Ended, ended};
 pub use missed::MissReason;
 pub use objects::{Claim, Defaults, Desired, NotReady, choose_class, covers, desired};
-pub use verdict::{Ended, Found, ended, notified, status};
+pub use verdict::{Found, notified, status};
 
 /// Every object that the controller makes for a task bears its name in this label.
 pub const TASK_LABEL: &str = "kuration.io/task";
