@@ -493,6 +493,16 @@ fn the_parts_of_a_run_on_every_node_are_one_run_that_names_the_missing() {
         (&seen["outcome"], &seen["summary"]["error"], &seen["shards"]["missing"]),
         (&json!("error"), &json!(1), &json!(["c"]))
     );
+    // A third pod that found its own node closed.
+    run(part("a", "2").output().unwrap());
+    let [seen] = task.seen().try_into().unwrap();
+    assert_eq!(
+        (outcome(&seen, "once"), &seen["shards"]["present"]),
+        (vec!["a pass Passed".to_owned()], &json!(2))
+    );
+    let word = task.place.path().join("a");
+    fs::remove_file(&word).unwrap();
+    run(part("a", "0").output().unwrap());
     run(part("c", "2").output().unwrap());
     let [seen] = task.seen().try_into().unwrap();
     assert_eq!((&seen["outcome"], &seen["summary"]["pass"]), (&json!("pass"), &json!(4)), "{seen}");

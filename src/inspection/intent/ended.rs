@@ -61,11 +61,14 @@ fn end(task: &str, job: &Job, pods: &[Pod]) -> Option<Ended> {
     })?;
     let at = status.completion_time.as_ref().or(over.last_transition_time.as_ref())?.0;
     let started = status.start_time.as_ref().map(|time| time.0);
-    // Of two pods on one node the later one counts: a pod that finds its own node closed goes to one that is done already.
-    let mut said: BTreeMap<Option<&str>, Termination> = BTreeMap::new();
+    // A pod that finds its own node closed goes to one that is done already: of two on one node the one that looked at more
+    // counts, else the later one.
+    let mut said: BTreeMap<&str, Termination> = BTreeMap::new();
     for (node, word) in pods.iter().filter(|pod| of_job(pod, name)).filter_map(last_word) {
-        match said.get(&node) {
-            Some(other) if other.completion_time > word.completion_time => {}
+        match said.get(node) {
+            Some(other)
+                if (other.summary.total(), other.completion_time)
+                    > (word.summary.total(), word.completion_time) => {}
             _ => drop(said.insert(node, word)),
         }
     }
@@ -139,23 +142,24 @@ fn not_inspected(names: String) -> TerminationRule {
 }
 
 /// The nodes that a Job was planned for and from which nothing was heard, where it names them.
-fn silent(job: &Job, said: &BTreeMap<Option<&str>, Termination>) -> Vec<String> {
+fn silent(job: &Job, said: &BTreeMap<&str, Termination>) -> Vec<String> {
     let pod = job.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
     let mut env = pod.iter().flat_map(|pod| &pod.containers).flat_map(|one| one.env.iter().flatten());
     let planned = env.find(|env| env.name == NODES).and_then(|env| env.value.as_deref()).unwrap_or_default();
     planned
         .split(',')
-        .filter(|name| !name.is_empty() && !said.contains_key(&Some(*name)))
+        .filter(|name| !name.is_empty() && !said.contains_key(name))
         .map(str::to_owned)
         .collect()
 }
 
-/// What a pod's inspector said last, and on which node.
-fn last_word(pod: &Pod) -> Option<(Option<&str>, Termination)> {
+/// What a pod's inspector said last, and on which node; a pod that names none stands for itself.
+fn last_word(pod: &Pod) -> Option<(&str, Termination)> {
     let containers = pod.status.as_ref()?.container_statuses.as_ref()?;
     let inspect = containers.iter().find(|container| container.name == "inspect")?;
     let message = inspect.state.as_ref()?.terminated.as_ref()?.message.as_ref()?;
-    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+    let node =
+        pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).or(pod.metadata.name.as_deref())?;
     Some((node, serde_json::from_str(message).ok()?))
 }
 
@@ -172,11 +176,11 @@ fn trouble(pod: &Pod) -> Option<String> {
 }
 
 /// What the pods of one run said, as one. Of several pods each names its node.
-fn together(said: BTreeMap<Option<&str>, Termination>, several: bool) -> Option<Termination> {
+fn together(said: BTreeMap<&str, Termination>, several: bool) -> Option<Termination> {
     let named = said.into_iter().map(|(node, mut said)| {
         let findings = said.rules.iter_mut().filter(|rule| several && rule.result != Outcome::Pass);
         for message in findings.filter_map(|rule| rule.message.as_mut()) {
-            *message = format!("{}: {message}", node.unwrap_or("?"));
+            *message = format!("{node}: {message}");
         }
         said
     });

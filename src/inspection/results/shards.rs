@@ -59,13 +59,29 @@ pub fn named(directory: &Path, run: &Run) -> io::Result<Run> {
     Ok(run)
 }
 
-/// Writes the part of a run that one node has found. Needs no lock: nobody else writes it.
-pub fn leave(directory: &Path, run: &Run, pod: &str) -> io::Result<()> {
+/// Writes the part of a run that one node has found, and returns it. Needs no lock: nobody else writes it.
+pub fn leave(directory: &Path, run: &Run, pod: &str) -> io::Result<Run> {
     let place = directory.join(run.path()).join("shards");
     fs::create_dir_all(&place)?;
-    disk::replace(&place.join(file(run)), &disk::json(run)?, pod)?;
+    let path = place.join(file(run));
+    let before = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Run>(&text).ok());
+    let part = beside(run, before.as_ref());
+    disk::replace(&path, &disk::json(&part)?, pod)?;
     fault_point!("results.shard");
-    Ok(())
+    Ok(part)
+}
+
+/// A part after an earlier pod of the same run on the same node: what is evaluated once may be that one's.
+fn beside(run: &Run, before: Option<&Run>) -> Run {
+    let mut part = run.clone();
+    for rule in part.rules.iter_mut().filter(|rule| rule.reason == OTHER_SHARD) {
+        let of_run = before.filter(|before| before.id == run.id);
+        if let Some(held) = of_run.and_then(|before| before.rules.iter().find(|held| held.name == rule.name))
+        {
+            rule.clone_from(held);
+        }
+    }
+    part
 }
 
 fn file(run: &Run) -> String {

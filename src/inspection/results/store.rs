@@ -150,8 +150,7 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
         None => commit(&directory, saving, &saving.run, &saving.artifacts)?,
         // Its part; the run is made of it under the lock.
         Some(_) => {
-            run = named(&directory, &run)?;
-            leave(&directory, &run, &saving.pod)?;
+            run = leave(&directory, &named(&directory, &run)?, &saving.pod)?;
             (run.path(), String::new())
         }
     };

@@ -168,3 +168,28 @@ fn health_turns_only_when_its_threshold_is_reached() {
         assert_eq!(of(task.status.as_ref().unwrap(), "Healthy"), wanted);
     }
 }
+
+#[test]
+fn a_node_that_was_looked_at_twice_stands_for_no_other() {
+    let task = task(every_minute(), json!(null));
+    let (name, end) = ("check-29804405", "2026-09-01T12:05:30Z");
+    let mut job = job(name, end, "Complete", "");
+    let spec = job.spec.as_mut().unwrap();
+    spec.completions = Some(2);
+    spec.template = serde_json::from_value(json!({ "spec": { "containers": [{
+        "name": "inspect", "env": [{ "name": "KURATION_NODES", "value": "a,b" }],
+    }]}}))
+    .unwrap();
+    let on = |pod_name: &str| {
+        let mut pod = pod(name, "pass");
+        pod.metadata.name = Some(pod_name.to_owned());
+        pod.spec = serde_json::from_value(json!({ "nodeName": "a", "containers": [] })).unwrap();
+        pod
+    };
+    let found = Found { jobs: vec![job], pods: vec![on("one"), on("two")], ..Default::default() };
+    let (status, _) = status(&task, &found, None, at(end));
+    let run = status.last_run.unwrap();
+    assert_eq!((run.outcome, run.reason.as_deref()), (Outcome::Error, Some("NodeNotInspected")));
+    assert_eq!((run.summary.pass, run.summary.error), (1, 1));
+    assert_eq!(status.failing_rules[0].message.as_deref(), Some("nothing was heard from b"));
+}
