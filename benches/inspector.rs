@@ -8,6 +8,7 @@
 // clippy lets tests unwrap, but not what benches call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -155,6 +156,36 @@ async fn scrape() -> usize {
     answer.len()
 }
 
+/// How often the API server was asked for what the controller works with, by verb and kind: all that ask, the cluster's own
+/// controllers too.
+async fn requests(client: &Client) -> BTreeMap<String, f64> {
+    let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+    let text = client.request_text(request).await.unwrap();
+    let label = |line: &str, name: &str| {
+        let (_, rest) = line.split_once(&format!("{name}=\""))?;
+        Some(rest.split('"').next()?.to_owned())
+    };
+    let kinds = [
+        "inspectiontasks",
+        "cronjobs",
+        "jobs",
+        "pods",
+        "configmaps",
+        "persistentvolumeclaims",
+        "rolebindings",
+        "serviceaccounts",
+    ];
+    let mut counts = BTreeMap::new();
+    for line in text.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
+        let (Some(verb), Some(kind)) = (label(line, "verb"), label(line, "resource")) else { continue };
+        if kinds.contains(&kind.as_str()) && verb != "WATCH" {
+            let count: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+            *counts.entry(format!("{verb} {kind}")).or_default() += count;
+        }
+    }
+    counts
+}
+
 async fn measure(client: &Client, controller: &Child, count: usize, history: usize) {
     let fresh = until(client, count, "are ready", |status| {
         let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
@@ -184,6 +215,7 @@ async fn measure(client: &Client, controller: &Child, count: usize, history: usi
     }
     tokio::time::sleep(Duration::from_secs(30)).await;
     let seconds = number("REST", 120);
+    let asked = requests(client).await;
     let (before, begun) = (processor(controller), Instant::now());
     let mut bytes = 0;
     while begun.elapsed() < Duration::from_secs(seconds as u64) {
@@ -199,6 +231,12 @@ async fn measure(client: &Client, controller: &Child, count: usize, history: usi
     );
     println!("  processor          {:.2} s a minute, limit 1", (processor(controller) - before) / minutes);
     println!("  a scrape           {bytes} bytes");
+    for (what, count) in requests(client).await {
+        let more = count - asked.get(&what).copied().unwrap_or_default();
+        if more > 0.0 {
+            println!("  {what}: {:.1} a minute", more / minutes);
+        }
+    }
 }
 
 /// A process that ends with what is measured.

@@ -36,7 +36,11 @@ pub async fn tell(recorder: &Recorder, task: &InspectionTask, new: &InspectionTa
     }
     if new.missed_runs > old.missed_runs {
         let more = new.missed_runs - old.missed_runs;
-        let note = format!("{more} runs that were due never started ({} in all)", new.missed_runs);
+        let before = |reason: &str| old.missed_by_reason.get(reason).copied().unwrap_or_default();
+        let fresh = new.missed_by_reason.iter().filter(|(reason, count)| **count > before(reason));
+        let why: Vec<&str> = fresh.map(|(reason, _)| reason.as_str()).collect();
+        let all = new.missed_runs;
+        let note = format!("{more} runs that were due never started: {} ({all} in all)", why.join(", "));
         send(recorder, &reference, true, "RunMissed", note).await;
     }
     for run in ended {

@@ -47,6 +47,8 @@ type Receiver = (Key, String);
 struct State {
     under_way: HashSet<Receiver>,
     delivered: HashMap<Receiver, Told>,
+    /// Those of them that stand in a status which may not have been written.
+    merged: HashMap<Receiver, Told>,
     failed: HashMap<Receiver, Failed>,
 }
 
@@ -84,8 +86,11 @@ impl Notices {
         for receiver in receivers {
             let at: Receiver = (key.clone(), receiver.name.clone());
             let mut state = self.state();
+            if let Some(delivered) = state.delivered.remove(&at) {
+                state.merged.insert(at.clone(), delivered);
+            }
             let written = status.notifications.iter().find(|told| told.name == receiver.name).cloned();
-            let told = state.delivered.remove(&at).or(written).unwrap_or_else(|| Told {
+            let told = state.merged.get(&at).cloned().or(written).unwrap_or_else(|| Told {
                 name: receiver.name.clone(),
                 missed: before,
                 ..Told::default()
@@ -162,10 +167,16 @@ impl Notices {
         Ok(())
     }
 
+    /// The status that [`Notices::tell`] wrote into was said: what stands in it need not be remembered here.
+    pub fn written(&self, key: &Key) {
+        self.state().merged.retain(|(of, _), _| of != key);
+    }
+
     /// The task went.
     pub fn forget(&self, key: &Key) {
         let mut state = self.state();
         state.delivered.retain(|(of, _), _| of != key);
+        state.merged.retain(|(of, _), _| of != key);
         state.failed.retain(|(of, _), _| of != key);
     }
 }
@@ -286,6 +297,7 @@ mod tests {
                 .unwrap();
                 trouble = self.notices.tell(&self.task, &mut status, before, now).0;
                 self.task.status = Some(status);
+                self.notices.written(&Key::from(&self.task));
                 if sent && self.notices.state().under_way.len() == 1 {
                     self.ended.recv().await.unwrap();
                 }

@@ -92,6 +92,7 @@ pub async fn reconcile(task: &InspectionTask, context: &Context) -> Result<Actio
         context.spoken.say(&key, task.metadata.uid.as_deref().unwrap_or_default(), &new);
         events::tell(&context.recorder, task, &new, &ended).await;
     }
+    context.notices.written(&key);
     context.tally.count(task, &new, &ended, now);
     // What a pod said last has been counted; it need not be held any longer.
     let over = |pod: &Pod| new.recent_runs.iter().any(|run| Some(&run.job) == pod.labels().get(OF_JOB));
