@@ -8,7 +8,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use super::space::{PATIENCE, Space};
-use super::{objects, site};
+use super::{node, objects, site};
 
 crate::for_every_driver!(
     a_retained_volume_is_released_and_can_be_bound_again_with_its_data,
@@ -148,33 +148,7 @@ async fn recycling_ends_failed_and_says_so(space: &Space) {
 }
 
 async fn a_static_volume_without_a_record_is_used_and_left_alone(space: &Space) {
-    // The export itself, as an administrator would give it to a pod.
-    let volume = json!({
-        "metadata": {
-            "name": format!("{}-static", space.name),
-            "annotations": { "pv.kubernetes.io/provisioned-by": space.driver.name() },
-        },
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "capacity": { "storage": "1Gi" },
-            "persistentVolumeReclaimPolicy": "Delete",
-            "storageClassName": "",
-            "csi": {
-                "driver": space.driver.name(),
-                "volumeHandle": format!("of our own choice / {}", space.name),
-                "volumeAttributes": { "server": space.site.nfs_server, "share": space.site.nfs_share },
-            },
-        },
-    });
-    let volume =
-        space.all::<PersistentVolume>().create(&Default::default(), &objects::typed(volume)).await.unwrap();
-    let volume = volume.name_any();
-    let mut claim = naming(&volume);
-    objects::lay_over(
-        &mut claim,
-        json!({ "spec": { "storageClassName": "", "resources": { "requests": { "storage": "1Gi" } } } }),
-    );
-    space.claim("data", claim).await;
+    let volume = space.export("data", json!({})).await;
     space.pod("pod", "data", json!({})).await;
     space.running("pod").await;
     let mark = format!("/data/{}-mark", space.name);
@@ -186,29 +160,13 @@ async fn a_static_volume_without_a_record_is_used_and_left_alone(space: &Space) 
     if let Some(uid) = uid {
         space.gone(space.all::<PersistentVolume>(), &volume, &uid).await;
     }
-    let mut again = objects::typed::<PersistentVolume>(json!({
-        "metadata": { "name": format!("{}-again", space.name) },
-        "spec": {
-            "accessModes": ["ReadWriteMany"], "capacity": { "storage": "1Gi" }, "storageClassName": "",
-            "csi": {
-                "driver": space.driver.name(), "volumeHandle": format!("again / {}", space.name),
-                "volumeAttributes": { "server": space.site.nfs_server, "share": space.site.nfs_share },
-            },
-        },
-    }));
-    again = space.all().create(&Default::default(), &again).await.unwrap();
-    let mut claim = naming(&again.name_any());
-    objects::lay_over(
-        &mut claim,
-        json!({ "spec": { "storageClassName": "", "resources": { "requests": { "storage": "1Gi" } } } }),
-    );
-    space.claim("again", claim).await;
+    let again = space.export("again", json!({ "persistentVolumeReclaimPolicy": "Retain" })).await;
     space.pod("look", "again", json!({})).await;
     space.running("look").await;
     assert_eq!(space.sh("look", &format!("cat {mark}/note && rm -r {mark}")).await, "kept");
     space.end("look").await;
     space.delete(space.api::<PersistentVolumeClaim>(), "again").await;
-    drop(space.all::<PersistentVolume>().delete(&again.name_any(), &DeleteParams::default()).await);
+    drop(space.all::<PersistentVolume>().delete(&again, &DeleteParams::default()).await);
 }
 
 /// The documented way: retain, delete the claim, drop the volume's claimRef, make the claim anew elsewhere, naming the
@@ -242,11 +200,25 @@ async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
         elsewhere.pod(&pod, claim, json!({})).await;
         elsewhere.running(&pod).await;
         assert_eq!(elsewhere.sh(&pod, "cat /data/note").await, *claim);
-        elsewhere.end(&pod).await;
     }
+    // What is told of the volumes names the claims that have them now: the kubelet's figures, the events, and the records.
     for (claim, volume) in &moved {
+        measured(&elsewhere, claim).await;
+        elsewhere.resize(claim, "128Mi").await;
+        let words = ["External resizer is resizing volume", volume];
+        elsewhere.event("PersistentVolumeClaim", claim, &words).await;
         recorded(space, &elsewhere.name, claim, volume).await;
     }
+    let volumes: Vec<&str> = moved.iter().map(|(_, volume)| volume.as_str()).collect();
+    let mut found = records(space, &volumes).await;
+    found.sort();
+    let mut wanted: Vec<String> = Vec::new();
+    for (claim, volume) in &moved {
+        wanted.push(format!("{}/{claim} has {volume}", elsewhere.name));
+        elsewhere.end(&format!("new-{claim}")).await;
+    }
+    wanted.sort();
+    assert_eq!(found, wanted);
     // The claim's new owner frees the volume.
     for (claim, volume) in moved {
         let uid = space.all::<PersistentVolume>().get(&volume).await.unwrap().uid().unwrap();
@@ -254,6 +226,29 @@ async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
         space.gone(space.all::<PersistentVolume>(), &volume, &uid).await;
     }
     elsewhere.close().await;
+}
+
+/// Waits until the kubelet has measured what a claim's volume holds.
+async fn measured(space: &Space, claim: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while node::gauge(space, "used_bytes", claim).await.is_none() {
+        assert!(Instant::now() < deadline, "the kubelet knows nothing of {claim}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Who has these volumes, by the records that lie beside them.
+async fn records(space: &Space, volumes: &[&str]) -> Vec<String> {
+    let patterns: String = volumes.iter().map(|volume| format!(" -e '\"volume\":\"{volume}\"'")).collect();
+    // Those of other cases come and go meanwhile.
+    let script = format!("grep -hs {patterns} /data/.kuration/installations/default/volumes/*; true");
+    let found = space.oversee(&script).await;
+    let claims = found.lines().map(|record| {
+        let record: Value = serde_json::from_str(record).unwrap_or_else(|error| panic!("{error}: {record}"));
+        let word = |key: &str| record["claim"][key].as_str().unwrap_or_default().to_owned();
+        format!("{}/{} has {}", word("namespace"), word("name"), word("volume"))
+    });
+    claims.collect()
 }
 
 /// Waits until a controller says that a volume's record names the claim.
