@@ -51,6 +51,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("strsim", &["volume"]),
     ("sys_mount", &["mount"]),
     ("libc", &["mount", "backend"]),
+    ("parking_lot", &["backend"]),
 ];
 
 /// All that a pure room may name of other crates.

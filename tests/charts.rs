@@ -7,9 +7,12 @@
 // clippy lets tests unwrap, but not what tests call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use clap::Parser;
+use kuration::args::{Args, Command};
+use kuration::settings::Settings;
 use serde_json::{Value, json};
 
 use charts::{helm, strict, table};
@@ -190,6 +193,21 @@ fn a_misspelt_value_is_refused_by_its_name() {
         (json!({"nfs": {"trashLifetime": "1 day"}}), "/nfs/trashLifetime"),
         (json!({"nfs": {"node": {"registrar": "me"}}}), "/nfs/node/registrar"),
         (json!({"kubeletDir": "var/lib/kubelet"}), "/kubeletDir"),
+        // These would make another manifest of it.
+        (json!({"kubeletDir": "/var/lib/{kubelet}"}), "/kubeletDir"),
+        (json!({"pool": {"directory": "/srv, type: File"}}), "/pool/directory"),
+        // The value of a topology has no more.
+        (json!({"pool": {"enabled": true, "nodeName": "a".repeat(64)}}), "/pool/nodeName"),
+        (json!({"pool": {"image": {"hostDirectories": ["/usr/"]}}}), "/pool/image/hostDirectories/0"),
+        (
+            json!({"nfs": {"controller": {"updateStrategy": {"type": "OnDelete"}}}}),
+            "/nfs/controller/updateStrategy",
+        ),
+        // YAML has read 0777 as 511 by now, and 1000650000 as 1.00065e+09.
+        (
+            json!({"storageClasses": [{"name": "a", "driver": "nfs", "parameters": {"mountPermissions": 0o777}}]}),
+            "/storageClasses/0/parameters/mountPermissions",
+        ),
     ] {
         let refused = helm::text(&values).expect_err(place);
         assert!(refused.contains(place), "{values}: {refused}");
@@ -214,11 +232,17 @@ fn values_that_contradict_each_other_are_refused_with_a_remedy() {
             json!({"podMonitor": {"enabled": true}, "serviceMonitor": {"enabled": true}}),
             "scrape everything twice",
         ),
-        (json!({"volumeSnapshotClasses": [{"name": "a", "driver": "nfs"}]}), "need snapshots.enabled=true"),
+        (json!({"snapshots": {"enabled": true}}), "version 0.1 has no snapshots"),
+        (json!({"volumeSnapshotClasses": [{"name": "a", "driver": "nfs"}]}), "leave them away"),
         (json!({"storageClasses": [class("a"), class("b")]}), "two defaults, a and b"),
         (json!({"storageClasses": [class("a"), class("a")]}), "storageClasses has a twice"),
         (json!({"storageClasses": [{"name": "a", "driver": "pool"}]}), "set pool.enabled to true"),
         (json!({"storageClasses": [{"name": "a", "driver": "nfs"}]}), "a has no parameters.server"),
+        (
+            json!({"storageClasses": [{"name": "a", "driver": "nfs", "parameters": {"server": "a", "share": "/b"},
+                "allowedTopologies": [{"matchLabelExpressions": [{"key": "zone", "values": ["a"]}]}]}]}),
+            "a has allowedTopologies, which mean nothing for shares",
+        ),
     ] {
         let refused = helm::text(&values).expect_err(words);
         assert!(refused.contains(words), "{values}: {refused}");
@@ -247,22 +271,197 @@ fn the_chart_has_the_programs_version() {
     assert_eq!((&chart["version"], &chart["appVersion"]), (&wanted, &wanted));
 }
 
+/// Whether the program would start with what stands behind its name, as far as flags go.
+fn understood(arguments: &[String]) -> Result<(), String> {
+    let given: Vec<String> = ["kuration".to_owned()]
+        .into_iter()
+        .chain(
+            arguments
+                .iter()
+                .map(|argument| argument.replace("$(NODE_NAME)", "n").replace("$(NAMESPACE)", "s")),
+        )
+        .collect();
+    assert!(given.iter().all(|argument| !argument.contains("$(")), "{given:?}");
+    let settings = match Args::try_parse_from(&given).map_err(|error| error.to_string())?.command {
+        Command::Controller(args) => Settings::controller(args),
+        Command::Node(args) => Settings::node(args),
+        Command::All(args) => Settings::all(args),
+        other => panic!("no driver: {other:?}"),
+    };
+    settings.map(drop).map_err(|error| error.to_string())
+}
+
+/// What the driver's containers are told, by component.
+fn told(values: &Value) -> Vec<(String, Vec<String>)> {
+    let objects = helm::render(values);
+    let drivers = containers(&objects).into_iter().filter(|(_, name, _)| *name == "kuration");
+    drivers
+        .map(|(component, _, container)| {
+            (component.to_owned(), arguments(container).into_iter().map(str::to_owned).collect())
+        })
+        .collect()
+}
+
 #[test]
 fn the_program_understands_what_the_chart_tells_it() {
     for values in all_sets() {
-        for (component, name, container) in containers(&helm::render(&values)) {
-            if name == "kuration" {
-                let given: Vec<String> = ["kuration"]
-                    .into_iter()
-                    .chain(arguments(container))
-                    .map(|argument| argument.replace("$(NODE_NAME)", "n").replace("$(NAMESPACE)", "s"))
-                    .collect();
-                assert!(given.iter().all(|argument| !argument.contains("$(")), "{given:?}");
-                kuration::args::Args::try_parse_from(&given)
-                    .unwrap_or_else(|error| panic!("{component}: {error}"));
+        for (component, arguments) in told(&values) {
+            understood(&arguments).unwrap_or_else(|error| panic!("{component}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn what_the_program_would_end_at_is_refused_by_the_chart() {
+    let (longest, too_long) = ("a".repeat(63), "a".repeat(64));
+    let cases: [(&str, &str, &[&str], &[&str]); 8] = [
+        (
+            "/installation",
+            "installation",
+            &["a", "Cluster_1.b-c", &longest],
+            &["", "-a", "a.", "a b", &too_long],
+        ),
+        (
+            "/nfs/driverName",
+            "driver-name",
+            &["ab", "nfs-4.example"],
+            &["a", "4nfs.example", "nfs.example4", &too_long],
+        ),
+        (
+            "/nfs/operationTimeout",
+            "operation-timeout",
+            &["1s", "0h1m30s", "2d"],
+            &["0s", "0h", "999ms", "30"],
+        ),
+        ("/nfs/reapInterval", "reap-interval", &["1s", "1h500ms"], &["0s", "10ms", "1.5h"]),
+        ("/nfs/inline/limit", "inline-limit", &["1GiB", "1.5Gi", "010 MB", "4096"], &["0", "0GiB", "much"]),
+        (
+            "/nfs/allowedServers/0",
+            "allow-server",
+            &["a", "*.lan", "10.0.0.0/8", "fd00::/8"],
+            &["*", "a*", "*.*.lan", ""],
+        ),
+        ("/pool/image/size", "pool-image", &["10GiB", "0.5TiB"], &["0", "0.0GiB"]),
+        ("/pool/overcommit", "overcommit", &["0.1", "0.15", "1", "12.5"], &["0", "0.0", "0.05", "-1"]),
+    ];
+    let all = everything();
+    for (place, flag, good, bad) in cases {
+        let with = |text: &str| {
+            let mut values = all.clone();
+            let outer = place.rsplit_once('/').unwrap();
+            if let Some(found) = values.pointer_mut(place) {
+                *found = json!(text);
+            } else {
+                values.pointer_mut(outer.0).unwrap()[outer.1] = json!(text);
+            }
+            values
+        };
+        for text in good {
+            for (component, arguments) in told(&with(text)) {
+                understood(&arguments)
+                    .unwrap_or_else(|error| panic!("{place} {text:?}, {component}: {error}"));
+            }
+        }
+        for text in bad {
+            let refused = helm::text(&with(text)).expect_err(text);
+            assert!(refused.contains(place), "{place} {text:?}: {refused}");
+            // The chart is not stricter than it must be: each of these would have ended the program.
+            let given = format!("--{flag}={text}");
+            let mut ended = told(&all).into_iter().filter_map(|(_, mut arguments)| {
+                let at = arguments.iter().position(|argument| argument.starts_with(&format!("--{flag}=")))?;
+                arguments[at].clone_from(&given);
+                Some(understood(&arguments).is_err())
+            });
+            assert!(ended.next().is_some_and(|ended| ended), "{given} is understood");
+        }
+    }
+}
+
+#[test]
+fn large_numbers_and_names_of_digits_stay_what_they_are() {
+    let mut values = everything();
+    values["nfs"]["node"]["maxVolumesPerNode"] = json!(1_000_000);
+    values["sidecars"] = json!({"provisioner": {"workerThreads": 1_000_000, "kubeApiBurst": 2_000_000}});
+    values["nfs"]["nodeAllocatableUpdatePeriodSeconds"] = json!(1_000_000);
+    values["storageClasses"] = json!([{"name": "123", "driver": "nfs", "labels": {"a": "1"},
+        "parameters": {"server": "a", "share": "/b", "mountPermissions": "0777", "uid": "1000650000"}}]);
+    values["controllerSecrets"] = json!([{"namespace": "456", "name": "789"}]);
+    let objects = helm::render(&values);
+    let all: Vec<&str> =
+        containers(&objects).into_iter().flat_map(|(_, _, container)| arguments(container)).collect();
+    for wanted in ["--max-volumes-per-node=1000000", "--worker-threads=1000000", "--kube-api-burst=2000000"] {
+        assert!(all.contains(&wanted), "{wanted}: {all:?}");
+    }
+    let driver = of(&objects, "CSIDriver")[0];
+    assert_eq!(driver["spec"]["nodeAllocatableUpdatePeriodSeconds"], 1_000_000);
+    let class = of(&objects, "StorageClass")[0];
+    assert_eq!(class["metadata"]["name"], "123");
+    assert_eq!(class["parameters"]["mountPermissions"], "0777");
+    assert_eq!(class["parameters"]["uid"], "1000650000");
+    assert!(of(&objects, "Role").iter().any(|role| {
+        role["metadata"]["namespace"] == "456" && role["rules"][0]["resourceNames"] == json!(["789"])
+    }));
+}
+
+#[test]
+fn the_charts_own_labels_win_and_none_stands_twice() {
+    let mut values = everything();
+    let mine = json!({"app.kubernetes.io/component": "x", "app.kubernetes.io/name": "y", "team": "all"});
+    values["commonLabels"] = mine.clone();
+    values["podMonitor"] = json!({"enabled": true, "labels": {"team": "own"}});
+    values["pool"]["podLabels"] = json!({"app.kubernetes.io/instance": "z", "team": "own"});
+    values["nfs"]["node"]["podAnnotations"] = json!({"kubectl.kubernetes.io/default-container": "registrar"});
+    values["storageClasses"] = json!([{"name": "pool", "driver": "pool", "default": true, "labels": {"team": "own"},
+        "annotations": {"storageclass.kubernetes.io/is-default-class": "false", "why": "x"}}]);
+    // A key that stands twice is an error of the parser's.
+    let objects = helm::render(&values);
+    for object in objects.iter().filter(|object| object["spec"]["template"].is_object()) {
+        let selector = object["spec"]["selector"]["matchLabels"].as_object().unwrap();
+        for (key, value) in selector {
+            for labels in [&object["metadata"]["labels"], &object["spec"]["template"]["metadata"]["labels"]] {
+                assert_eq!(&labels[key], value, "{key}");
             }
         }
     }
+    let team = |kind: &str, path: &str| of(&objects, kind)[0].pointer(path).unwrap()["team"].clone();
+    assert_eq!(team("StatefulSet", "/metadata/labels"), "all");
+    assert_eq!(team("StatefulSet", "/spec/template/metadata/labels"), "own");
+    assert_eq!(team("PodMonitor", "/metadata/labels"), "own");
+    assert_eq!(team("StorageClass", "/metadata/labels"), "own");
+    let annotations = &of(&objects, "StorageClass")[0]["metadata"]["annotations"];
+    assert_eq!(annotations, &json!({"storageclass.kubernetes.io/is-default-class": "true", "why": "x"}));
+    let node = &of(&objects, "DaemonSet")[0]["spec"]["template"]["metadata"]["annotations"];
+    assert_eq!(node["kubectl.kubernetes.io/default-container"], "registrar");
+}
+
+#[test]
+fn a_strategy_that_rolls_nothing_has_no_numbers_beside_it() {
+    let objects = helm::render(&json!({"nfs": {
+        "controller": {"updateStrategy": {"type": "Recreate"}}, "node": {"updateStrategy": {"type": "OnDelete"}}}}));
+    assert_eq!(of(&objects, "Deployment")[0]["spec"]["strategy"], json!({"type": "Recreate"}));
+    assert_eq!(of(&objects, "DaemonSet")[0]["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
+}
+
+#[test]
+fn two_releases_of_one_name_share_no_object() {
+    let names = |namespace: &str| -> BTreeSet<String> {
+        let mut values = everything();
+        // A driver's name is the cluster's, and so are classes.
+        for driver in ["nfs", "pool"] {
+            values[driver]["driverName"] = json!(format!("{driver}.{namespace}"));
+        }
+        values["storageClasses"] = json!([]);
+        let objects = helm::objects(&helm::text_in(namespace, &values).unwrap());
+        objects
+            .iter()
+            .map(|object| {
+                let name = &object["metadata"];
+                format!("{} {}/{}", object["kind"], name["namespace"], name["name"])
+            })
+            .collect()
+    };
+    let shared: Vec<String> = names("one").intersection(&names("two")).cloned().collect();
+    assert_eq!(shared, [""; 0]);
 }
 
 #[test]
@@ -376,6 +575,64 @@ fn every_image_is_pinned_and_follows_the_registry() {
         containers(&objects)
             .iter()
             .all(|(_, _, container)| container["image"].as_str().unwrap().starts_with("above.example/"))
+    );
+}
+
+#[test]
+fn a_pool_pod_that_never_gets_ready_can_be_replaced() {
+    let objects = helm::render(&manifests()[1].1);
+    let set = &of(&objects, "StatefulSet")[0]["spec"];
+    assert_eq!(set["replicas"], 1);
+    // Both are needed: the first where Kubernetes does not know the second, the second where it does.
+    assert_eq!(set["podManagementPolicy"], "Parallel");
+    assert_eq!(set["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 2);
+}
+
+#[test]
+fn who_takes_the_startup_taint_off_starts_where_every_node_has_it() {
+    let mut values = everything();
+    // Nothing else that would let them.
+    values["nfs"]["controller"] = json!({"tolerations": []});
+    values["nfs"]["node"] = json!({"tolerations": []});
+    values["pool"]["tolerations"] = json!([]);
+    let tolerated = |values: &Value| -> Vec<Vec<String>> {
+        let objects = helm::render(values);
+        let keys = |pod: &Value| {
+            list(&pod["tolerations"])
+                .iter()
+                .filter(|toleration| toleration["operator"] == "Exists" && toleration["effect"].is_null())
+                .map(|toleration| toleration["key"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        pods(&objects).into_iter().map(|(_, pod)| keys(pod)).collect()
+    };
+    let both = ["nfs.csi.kuration.io/agent-not-ready", "pool.csi.kuration.io/agent-not-ready"];
+    assert_eq!(tolerated(&values), [both, both, both]);
+    values["pool"] = json!({"enabled": false});
+    values["storageClasses"] = json!([]);
+    assert_eq!(tolerated(&values), [&both[..1], &both[..1]]);
+    values["startupTaint"] = json!(false);
+    assert_eq!(tolerated(&values), [[""; 0]; 2]);
+}
+
+#[test]
+fn health_and_metrics_are_served_to_either_family_of_addresses() {
+    for values in all_sets() {
+        for (component, name, container) in containers(&helm::render(&values)) {
+            let admin =
+                arguments(container).into_iter().find_map(|argument| argument.strip_prefix("--admin="));
+            assert_eq!(admin.is_some(), name == "kuration", "{component}");
+            let host = admin.map(|address| address.rsplit_once(':').unwrap().0);
+            // The node plugin's port is on the node's network, and for its kubelet alone.
+            let wanted = if component == "nfs-node" { "127.0.0.1" } else { "[::]" };
+            assert!(host.is_none_or(|host| host == wanted), "{component}: {admin:?}");
+        }
+    }
+    let objects = helm::render(&json!({"podMonitor": {"enabled": true}}));
+    assert!(
+        containers(&objects)
+            .iter()
+            .any(|(_, _, container)| arguments(container).contains(&"--admin=[::]:29660"))
     );
 }
 

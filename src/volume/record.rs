@@ -58,7 +58,8 @@ pub struct Record {
     pub fingerprint: Fingerprint,
     /// When it was made, in seconds since 1970.
     pub created: u64,
-    /// The quota's number on the pool's file system (xfs project id, btrfs subvolume id), where it has one.
+    /// The quota's number on the pool's file system (xfs project id), where it has one to be recorded: a btrfs subvolume is
+    /// its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quota_id: Option<u64>,
     /// Whose it is, where that was told: at its creation, or since.

@@ -53,14 +53,20 @@ pub fn lint(values: &Value) -> Result<String, String> {
     helm(&["lint", "--strict", "--kube-version", KUBERNETES, chart.to_str().expect("UTF-8")], values)
 }
 
-/// The chart rendered as text, for another version of Kubernetes.
-pub fn text_for(kubernetes: &str, values: &Value) -> Result<String, String> {
+fn template(namespace: &str, kubernetes: &str, values: &Value) -> Result<String, String> {
     let chart = chart();
     let chart = chart.to_str().expect("UTF-8");
-    helm(
-        &["template", "kuration", chart, "--namespace", "kuration-system", "--kube-version", kubernetes],
-        values,
-    )
+    helm(&["template", "kuration", chart, "--namespace", namespace, "--kube-version", kubernetes], values)
+}
+
+/// The chart rendered as text, for another version of Kubernetes.
+pub fn text_for(kubernetes: &str, values: &Value) -> Result<String, String> {
+    template("kuration-system", kubernetes, values)
+}
+
+/// The chart rendered as text, for another namespace.
+pub fn text_in(namespace: &str, values: &Value) -> Result<String, String> {
+    template(namespace, KUBERNETES, values)
 }
 
 /// The chart rendered as text. Helm 3 and 4 differ in empty lines and nothing else, so those go.

@@ -32,8 +32,11 @@ What the cluster has is seen when there is one: 'helm template' sees nothing, an
 {{- if and $v.podMonitor.enabled $v.serviceMonitor.enabled -}}
   {{- fail "podMonitor.enabled and serviceMonitor.enabled would scrape everything twice: choose one." -}}
 {{- end -}}
-{{- if and $v.volumeSnapshotClasses (not $v.snapshots.enabled) -}}
-  {{- fail "volumeSnapshotClasses need snapshots.enabled=true, or nobody would make their snapshots." -}}
+{{- if $v.snapshots.enabled -}}
+  {{- fail "snapshots.enabled: version 0.1 has no snapshots, and csi-snapshotter would end beside it again and again: set it to false." -}}
+{{- end -}}
+{{- if $v.volumeSnapshotClasses -}}
+  {{- fail "volumeSnapshotClasses: version 0.1 has no snapshots, and nobody would make those of a class: leave them away." -}}
 {{- end -}}
 {{- range $driver := list "nfs" "pool" -}}
   {{- $d := get $v $driver -}}
@@ -65,6 +68,9 @@ What the cluster has is seen when there is one: 'helm template' sees nothing, an
 {{- end -}}
 {{- range $class := $v.storageClasses -}}
   {{- if eq .driver "nfs" -}}
+    {{- if .allowedTopologies -}}
+      {{- fail (printf "storageClasses: %s has allowedTopologies, which mean nothing for shares: a server is reached from every node. Leave them away." $class.name) -}}
+    {{- end -}}
     {{- $keys := list -}}
     {{- range $key, $_ := .parameters | default dict -}}{{- $keys = append $keys (lower $key) -}}{{- end -}}
     {{- range $key := list "server" "share" -}}
@@ -100,11 +106,9 @@ What the cluster has is seen when there is one: 'helm template' sees nothing, an
   {{- range $v.storageClasses -}}
     {{- $there := lookup "storage.k8s.io/v1" "StorageClass" "" .name -}}
     {{- if $there -}}
-      {{- $parameters := dict -}}
-      {{- range $key, $value := .parameters | default dict -}}{{- $_ := set $parameters $key (toString $value) -}}{{- end -}}
       {{- $differs := list -}}
       {{- if ne $there.provisioner (get $v .driver).driverName -}}{{- $differs = append $differs "provisioner" -}}{{- end -}}
-      {{- if ne (toJson ($there.parameters | default dict)) (toJson $parameters) -}}{{- $differs = append $differs "parameters" -}}{{- end -}}
+      {{- if ne (toJson ($there.parameters | default dict)) (toJson (.parameters | default dict)) -}}{{- $differs = append $differs "parameters" -}}{{- end -}}
       {{- if ne $there.reclaimPolicy (.reclaimPolicy | default "Delete") -}}{{- $differs = append $differs "reclaimPolicy" -}}{{- end -}}
       {{- if ne $there.volumeBindingMode (include "kuration.bindingMode" .) -}}{{- $differs = append $differs "volumeBindingMode" -}}{{- end -}}
       {{- if $differs -}}

@@ -10,21 +10,63 @@
 
 {{- define "kuration.selector" -}}
 app.kubernetes.io/name: kuration-csi
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .part }}
 {{- end -}}
 
+{{/* Labels: everybody's, an object's own (labels), and over both the chart's, by which selectors find pods. root, part, labels */}}
 {{- define "kuration.labels" -}}
-app.kubernetes.io/name: kuration-csi
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-{{- with .part }}
-app.kubernetes.io/component: {{ . }}
+{{- $chart := dict
+  "app.kubernetes.io/name" "kuration-csi"
+  "app.kubernetes.io/instance" .root.Release.Name
+  "app.kubernetes.io/version" .root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" .root.Release.Service
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_") -}}
+{{- with .part -}}{{- $_ := set $chart "app.kubernetes.io/component" . -}}{{- end -}}
+{{- toYaml (mergeOverwrite (dict) (.root.Values.commonLabels | default dict) (.labels | default dict) $chart) -}}
+{{- end -}}
+
+{{/* What stands under metadata of an object in the release's namespace. root, part */}}
+{{- define "kuration.metadata" -}}
+name: {{ include "kuration.name" . }}
+namespace: {{ .root.Release.Namespace | quote }}
+labels:
+  {{- include "kuration.labels" . | nindent 2 }}
+{{- end -}}
+
+{{/* root, part, values (the component's) */}}
+{{- define "kuration.podMetadata" -}}
+labels:
+  {{- include "kuration.labels" (dict "root" .root "part" .part "labels" .values.podLabels) | nindent 2 }}
+annotations:
+  {{- toYaml (mergeOverwrite (dict "kubectl.kubernetes.io/default-container" "kuration") (.values.podAnnotations | default dict)) | nindent 2 }}
+{{- end -}}
+
+{{/* What every pod's spec begins with. root, part, values (the component's) */}}
+{{- define "kuration.podHead" -}}
+serviceAccountName: {{ include "kuration.name" . }}
+priorityClassName: {{ .values.priorityClassName }}
+terminationGracePeriodSeconds: 30
+# A Service called kuration-… would set variables that the driver reads as its own.
+enableServiceLinks: false
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
 {{- end }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
-{{- with .root.Values.commonLabels }}
-{{ toYaml . }}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+tolerations:
+  {{- include "kuration.tolerations" (dict "root" .root "own" .values.tolerations) | nindent 2 }}
+{{- end -}}
+
+{{/* How pods are replaced: what belongs to a rolling update goes with it. */}}
+{{- define "kuration.updateStrategy" -}}
+type: {{ .type }}
+{{- if and (eq .type "RollingUpdate") .rollingUpdate }}
+rollingUpdate:
+  {{- toYaml .rollingUpdate | nindent 2 }}
 {{- end }}
 {{- end -}}
 
@@ -56,6 +98,17 @@ readinessProbe:
 {{- end }}
 {{- end -}}
 
+{{/* Of those who mount for others. */}}
+{{- define "kuration.privileged" -}}
+securityContext:
+  # The API server asks for this wherever a mount is to reach the node (Bidirectional). The program itself gives up every
+  # capability but those that its work takes.
+  privileged: true
+  # The image's own user is nobody.
+  runAsUser: 0
+  readOnlyRootFilesystem: true
+{{- end -}}
+
 {{/* A sidecar talks to the driver's socket and the API server, and needs nothing of the machine. */}}
 {{- define "kuration.confined" -}}
 securityContext:
@@ -67,6 +120,22 @@ securityContext:
   seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
+{{/*
+Tolerations: a component's own, and the start-up taints'. Who takes the taints off must be able to start where all nodes have them, and
+so must those whose start it waits for. root, own
+*/}}
+{{- define "kuration.tolerations" -}}
+{{- $all := .own | default list -}}
+{{- if .root.Values.startupTaint -}}
+{{- range $driver := list .root.Values.nfs .root.Values.pool -}}
+{{- if $driver.enabled -}}
+{{- $all = append $all (dict "key" (printf "%s/agent-not-ready" $driver.driverName) "operator" "Exists") -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
 {{- define "kuration.env" -}}
 - name: NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
@@ -74,6 +143,52 @@ securityContext:
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+{{- end -}}
+
+{{/* What the driver's container begins with, up to the arguments that each role has. root, role, driver (its values), admin (an address) */}}
+{{- define "kuration.driver" -}}
+- name: kuration
+  image: {{ include "kuration.image" (dict "root" .root "image" .root.Values.image) }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  args:
+    - {{ .role }}
+    - --endpoint=unix:///csi/csi.sock
+    - --driver-name={{ .driver.driverName }}
+    - --installation={{ .root.Values.installation }}
+    - {{ printf "--admin=%s" .admin | quote }}
+    - --v={{ .root.Values.logLevel }}
+    - --operation-timeout={{ .driver.operationTimeout }}
+{{- end -}}
+
+{{/* root, driver (its values) */}}
+{{- define "kuration.controllerArgs" -}}
+- --trash-lifetime={{ .driver.trashLifetime }}
+- --reap-interval={{ .driver.reapInterval }}
+- --kubernetes
+{{- if .root.Values.startupTaint }}
+- --startup-taint
+{{- end }}
+{{- end -}}
+
+{{/* root, driver (its values), node (the node's) */}}
+{{- define "kuration.nodeArgs" -}}
+- --node-id=$(NODE_NAME)
+- --state-dir=/csi/state
+{{- with int64 .node.maxVolumesPerNode }}
+- --max-volumes-per-node={{ . }}
+{{- end }}
+{{- if eq .node.registrar "self" }}
+- --kubelet-registration=/registration
+- --kubelet-endpoint={{ .root.Values.kubeletDir }}/plugins/{{ .driver.driverName }}/csi.sock
+{{- end }}
+{{- end -}}
+
+{{/* root, driver (its values) */}}
+{{- define "kuration.kubeletVolumes" -}}
+# Directory: where the kubelet has another directory, the pod says so instead of starting.
+- {name: kubelet, hostPath: {path: {{ .root.Values.kubeletDir }}, type: Directory}}
+- {name: registration, hostPath: {path: {{ .root.Values.kubeletDir }}/plugins_registry, type: Directory}}
+- {name: socket, hostPath: {path: {{ .root.Values.kubeletDir }}/plugins/{{ .driver.driverName }}, type: DirectoryOrCreate}}
 {{- end -}}
 
 {{/* A sidecar of the controller. root, sidecar (its name in values), name, port, elect, args (a list) */}}
@@ -87,9 +202,9 @@ securityContext:
     - --csi-address=/csi/csi.sock
     - --v={{ .root.Values.logLevel }}
     - --timeout={{ $values.timeout }}
-    - --{{ .workers }}={{ $values.workerThreads }}
+    - --{{ .workers }}={{ int64 $values.workerThreads }}
     - --kube-api-qps={{ $values.kubeApiQps }}
-    - --kube-api-burst={{ $values.kubeApiBurst }}
+    - --kube-api-burst={{ int64 $values.kubeApiBurst }}
     - --retry-interval-max={{ .root.Values.sidecars.retryIntervalMax }}
     - --http-endpoint=:{{ .port }}
     {{- if .elect }}

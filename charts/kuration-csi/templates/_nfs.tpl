@@ -13,5 +13,5 @@
 
 {{/* The address of the node's port: its own, unless somebody scrapes it. */}}
 {{- define "kuration.nodeAddress" -}}
-{{- if or .Values.podMonitor.enabled .Values.serviceMonitor.enabled -}}0.0.0.0{{- else -}}127.0.0.1{{- end -}}
+{{- if or .Values.podMonitor.enabled .Values.serviceMonitor.enabled -}}[::]{{- else -}}127.0.0.1{{- end -}}
 {{- end -}}

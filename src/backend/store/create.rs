@@ -47,8 +47,8 @@ impl Store {
 
     fn make(&self, trees: &Trees, wanted: &Wanted) -> Result<(Identity, Volume), CreateError> {
         let bytes = wanted.capacity().bytes();
-        // Until the record is committed, which counts for the next who promises.
-        let _lock = match self.promise(trees, bytes)? {
+        // Until the reservation is there, which counts for the next who promises.
+        let lock = match self.promise(trees, wanted.key, bytes)? {
             Promise::Kept(lock) => lock,
             Promise::TooLarge { available } => return Err(CreateError::TooLarge { bytes, available }),
         };
@@ -64,6 +64,7 @@ impl Store {
             }
         }
         let mut record = self.reserve(trees, wanted, bytes, ours)?;
+        drop(lock);
         fault_point!("create.reserved");
         if let Err(error) = self.place(trees, &mut record) {
             // What can't be taken back now, the reaper finds.
@@ -348,6 +349,11 @@ pub(super) fn reservations_among(names: Vec<(String, u64)>, key: Key) -> Vec<Str
     let prefix = format!("{key}.");
     let wanted = |name: &String| name.starts_with(&prefix) && !is_beside(name);
     names.into_iter().map(|(name, _)| name).filter(wanted).collect()
+}
+
+/// The key, as text, of the volume that a reservation is for.
+pub(super) fn key_of(reservation: &str) -> &str {
+    reservation.split_once('.').map_or(reservation, |(key, _)| key)
 }
 
 /// A reservation's file name.

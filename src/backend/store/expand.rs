@@ -28,7 +28,7 @@ impl Store {
             }
             plan::Expand::Grow(bytes) => bytes,
         };
-        let _promise = match self.promise(&trees, bytes.saturating_sub(record.capacity))? {
+        let _promise = match self.promise(&trees, key, bytes.saturating_sub(record.capacity))? {
             Promise::Kept(lock) => lock,
             Promise::TooLarge { available } => {
                 let available = available.saturating_add(record.capacity);

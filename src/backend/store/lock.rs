@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
+use parking_lot::MutexGuard;
 use rustix::io::Errno;
 
 use super::trees::{OWN, Trees};
@@ -27,6 +28,13 @@ pub(super) struct Lock {
     _file: OwnedFd,
 }
 
+/// The pool's lock, and this process' turn to have it.
+pub(super) struct PromiseLock<'store> {
+    // In this order: the next of this process finds the file's lock free.
+    _lock: Lock,
+    _turn: MutexGuard<'store, ()>,
+}
+
 impl Store {
     /// Waits until nobody else changes the record of `key`, on this host or another, and keeps it so.
     pub(super) fn lock(&self, trees: &Trees, key: Key) -> Result<Lock, Trouble> {
@@ -40,10 +48,15 @@ impl Store {
     }
 
     /// Waits until no other installation or controller promises space of this pool, and keeps it so.
-    pub(super) fn lock_promises(&self) -> Result<Lock, Trouble> {
+    pub(super) fn lock_promises(&self) -> Result<PromiseLock<'_>, Trouble> {
+        // Threads of this process wait in a line, for a lock of the kernel can only be tried again and again: a hundred that
+        // do so need more of the processor than all they wait for.
+        let turn = self.turn.try_lock_for(PATIENCE_OF_A_POOL);
+        let turn = turn.ok_or_else(|| Trouble::Locked { place: self.place.clone() })?;
         let own = tree::open_directory(self.root.as_fd(), OWN);
         let file = own.and_then(|own| tree::open_lock(own.as_fd(), "lock"));
-        self.take(file.map_err(self.trouble("locking the pool"))?, 0, PATIENCE_OF_A_POOL)
+        let file = file.map_err(self.trouble("locking the pool"))?;
+        Ok(PromiseLock { _lock: self.take(file, 0, PATIENCE_OF_A_POOL)?, _turn: turn })
     }
 
     pub(super) fn take(&self, file: OwnedFd, at: i64, patience: Duration) -> Result<Lock, Trouble> {

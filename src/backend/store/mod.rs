@@ -57,7 +57,9 @@ pub struct Store {
     trees: Mutex<Option<Arc<Trees>>>,
     /// Sizes by file name and inode of the record, for each directory of records: a record that changes is a new file, so an
     /// entry is never stale. Only spares reading; the names are read anew each time.
-    sizes: Mutex<HashMap<String, promise::Sizes>>,
+    sizes: Mutex<HashMap<String, Arc<promise::Sizes>>>,
+    /// Whose turn it is, of this process' threads, to promise space.
+    turn: parking_lot::Mutex<()>,
 }
 
 impl Store {
@@ -77,6 +79,7 @@ impl Store {
             overcommit,
             trees: Mutex::default(),
             sizes: Mutex::default(),
+            turn: parking_lot::Mutex::default(),
         }
     }
 

@@ -1,46 +1,54 @@
 //! What may be promised to volumes in all.
+//!
+//! A volume's size counts from its reservation on, so the lock is held for a look at all sizes and the writing of one file:
+//! what is slow in making a volume, the syncs, is done by as many at once as there are.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use rustix::io::Errno;
 
-use super::lock::Lock;
+use super::create::{is_beside, key_of};
+use super::lock::PromiseLock;
 use super::trees::{INSTALLATIONS, Trees};
 use super::{Store, tree};
 use crate::backend::{CapacityFault, Room, Trouble};
 use crate::plan;
+use crate::volume::Key;
 
-/// The sizes of the records in one directory, by file name and inode.
-pub(super) type Sizes = HashMap<(String, u64), u64>;
+/// The sizes of the records in one directory: inode and bytes, by file name.
+pub(super) type Sizes = HashMap<String, (u64, u64)>;
 
 /// What came of asking for space.
-pub(super) enum Promise {
+pub(super) enum Promise<'store> {
     /// It can be had, and nobody else promises any until the lock is dropped; a share promises nothing, and locks nothing.
-    Kept(Option<Lock>),
+    Kept(Option<PromiseLock<'store>>),
     /// There is not so much.
     TooLarge { available: u64 },
 }
 
 impl Store {
-    /// Sees to it that `more` bytes can be promised. That is a look at all sizes and then one more, so the lock is to be
-    /// held until that one is on record.
-    pub(super) fn promise(&self, trees: &Trees, more: u64) -> Result<Promise, Trouble> {
+    /// Sees to it that `more` bytes can be promised to the volume `key`. That is a look at all sizes and then one more, so
+    /// the lock is to be held until that one is on record.
+    pub(super) fn promise(&self, trees: &Trees, key: Key, more: u64) -> Result<Promise<'_>, Trouble> {
         if self.overcommit.is_none() {
             return Ok(Promise::Kept(None));
         }
         loop {
             let lock = self.lock_promises()?;
-            let available = self.promisable()?;
+            let available = self.promisable(Some(key))?;
             if more > available {
                 return Ok(Promise::TooLarge { available });
             }
             // Trash is promised to nobody, and takes space all the same. Where sizes are enforced, each volume must find
             // what it was promised, so trash that stands in the way goes before its lifetime is over. Where they are not,
             // only what is free was promised, and trash is not.
-            let trash =
-                if self.file_system.enforces() { self.size_of(&self.installation, "trash")? } else { 0 };
+            let trash = if self.file_system.enforces() {
+                sum(self.sizes(&self.installation, "trash")?.values())
+            } else {
+                0
+            };
             if trash == 0 || more.saturating_add(trash) <= available {
                 return Ok(Promise::Kept(Some(lock)));
             }
@@ -59,7 +67,7 @@ impl Store {
             let (total, free) = self.room()?;
             return Ok(Room { available: free, largest: total });
         }
-        let available = self.promisable()?;
+        let available = self.promisable(None)?;
         Ok(Room { available, largest: available })
     }
 
@@ -67,58 +75,82 @@ impl Store {
         self.file_system.room(self.root.as_fd()).map_err(self.trouble("asking for free space"))
     }
 
-    /// Bytes that may still be promised to volumes.
-    fn promisable(&self) -> Result<u64, Trouble> {
+    /// Bytes that may still be promised, to the volume `key` if one is named.
+    fn promisable(&self, key: Option<Key>) -> Result<u64, Trouble> {
         let (total, free) = self.room()?;
         let ratio = self.overcommit.unwrap_or(1.0);
-        Ok(plan::promisable(total, free, self.promised()?, ratio, self.file_system.enforces()))
+        Ok(plan::promisable(total, free, self.promised(key)?, ratio, self.file_system.enforces()))
     }
 
-    /// The sum of the sizes of all volumes, of every installation: the pool is one.
-    fn promised(&self) -> Result<u64, Trouble> {
+    /// The sum of the sizes of all volumes and of those being made, of every installation: the pool is one. What `key` has
+    /// reserved is left out, for its creation asks for all of it, also where an earlier try died.
+    fn promised(&self, key: Option<Key>) -> Result<u64, Trouble> {
         let doing = self.trouble("reading the installations");
         let all = match tree::open_directory(self.root.as_fd(), INSTALLATIONS) {
             Ok(all) => all,
             Err(Errno::NOENT) => return Ok(0),
             Err(errno) => return Err(doing(errno)),
         };
-        let mut sum: u64 = 0;
+        let key = key.map(|key| key.to_string());
+        let mut promised: u64 = 0;
         for (installation, _) in tree::names(&all).map_err(&doing)? {
-            sum = sum.saturating_add(self.size_of(&installation, "volumes")?);
+            // In this order: a commit links the record first, and removes the reservation then.
+            let reserved = self.sizes(&installation, "reserved")?;
+            let volumes = self.sizes(&installation, "volumes")?;
+            let making = reserved.iter().filter(|(name, _)| {
+                let of = key_of(name);
+                key.as_deref() != Some(of) && !volumes.contains_key(of)
+            });
+            let making = sum(making.map(|(_, size)| size));
+            promised = promised.saturating_add(sum(volumes.values())).saturating_add(making);
         }
-        Ok(sum)
+        Ok(promised)
     }
 
-    /// The sum of the sizes that the records on a shelf of an installation say. One that can't be read makes all of it an
-    /// error, which names it: left out, its space would be promised a second time.
-    fn size_of(&self, installation: &str, shelf: &str) -> Result<u64, Trouble> {
+    /// The sizes that the records on a shelf of an installation say. One that can't be read makes all of it an error, which
+    /// names it: left out, its space would be promised a second time.
+    fn sizes(&self, installation: &str, shelf: &str) -> Result<Arc<Sizes>, Trouble> {
         let doing = self.trouble("reading the volumes' sizes");
         let path = format!("{INSTALLATIONS}/{installation}/{shelf}");
         let directory = match tree::open_directory(self.root.as_fd(), &path) {
             Ok(directory) => directory,
-            Err(Errno::NOENT) => return Ok(0),
+            Err(Errno::NOENT) => return Ok(Arc::default()),
             Err(errno) => return Err(doing(errno)),
         };
         let mut names = tree::names(&directory).map_err(&doing)?;
-        // In the trash, directories lie beside their records.
-        names.retain(|(name, _)| shelf != "trash" || name.ends_with(".json"));
-        let known =
-            self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(&path).unwrap_or_default();
+        match shelf {
+            // Directories lie beside their records there.
+            "trash" => names.retain(|(name, _)| name.ends_with(".json")),
+            // What waits to replace a record is none yet.
+            "reserved" => names.retain(|(name, _)| !is_beside(name)),
+            _ => {}
+        }
+        let known = self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
+        let known = known.unwrap_or_default();
         let mut sizes = Sizes::with_capacity(names.len());
-        for entry in names {
-            let bytes = match known.get(&entry) {
-                Some(bytes) => *bytes,
-                None => match tree::read(directory.as_fd(), &entry.0) {
-                    Ok(Some(content)) => self.parse(installation, shelf, &entry.0, &content)?.capacity,
+        for (name, inode) in names {
+            let bytes = match known.get(&name) {
+                Some((of, bytes)) if *of == inode => *bytes,
+                _ => match tree::read(directory.as_fd(), &name) {
+                    Ok(Some(content)) => match self.parse(installation, shelf, &name, &content) {
+                        Ok(record) => record.capacity,
+                        // Its writer died over it, and made nothing.
+                        Err(_) if shelf == "reserved" => 0,
+                        Err(trouble) => return Err(trouble),
+                    },
                     // Deleted meanwhile.
                     Ok(None) => continue,
                     Err(error) => return Err(self.trouble_io("reading a record")(error)),
                 },
             };
-            sizes.insert(entry, bytes);
+            sizes.insert(name, (inode, bytes));
         }
-        let sum = sizes.values().fold(0, |sum: u64, bytes| sum.saturating_add(*bytes));
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).insert(path, sizes);
-        Ok(sum)
+        let sizes = Arc::new(sizes);
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).insert(path, Arc::clone(&sizes));
+        Ok(sizes)
     }
+}
+
+fn sum<'size>(sizes: impl Iterator<Item = &'size (u64, u64)>) -> u64 {
+    sizes.fold(0, |sum: u64, (_, bytes)| sum.saturating_add(*bytes))
 }

@@ -2,6 +2,7 @@
 //! hand from the steps of `create`, `delete` and the rest.
 
 mod file_systems;
+mod promises;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
@@ -11,7 +12,6 @@ use rustix::io::Errno;
 
 use file_systems::{Replayed, Small};
 
-use super::promise::Promise;
 use super::*;
 use crate::backend::pool::fs::Plain;
 use crate::backend::{CreateError, DeleteError, ExpandError, PublishError, Reaped};
@@ -368,44 +368,6 @@ fn a_record_that_cant_be_read_is_named_by_the_list_and_by_the_next_creation_in_a
     let listed = place.store.list(None, 10).unwrap_err().to_string();
     let made = place.create(wanted("pvc-2")).unwrap_err().to_string();
     assert!(listed.contains(&file) && made.contains(&file), "{listed}; {made}");
-}
-
-#[test]
-fn a_pool_promises_its_space_once_to_all_installations() {
-    let place = Place::with(Box::new(Small(Plain::local())), Some(1.0));
-    let other = store(place.home.path(), "two", Box::new(Small(Plain::local())), Some(1.0));
-    place.create(wanted("pvc-1").sized(600_000)).unwrap();
-    let refused = other.create(wanted_of("two", "pvc-2").sized(600_000)).unwrap_err();
-    assert_eq!(refused, CreateError::TooLarge { bytes: 600_000, available: 400_000 });
-    assert_eq!(other.capacity().unwrap().available, 400_000);
-    // And nobody of the others promises in the meantime.
-    let lock = match other.promise(&other.trees_made().unwrap(), 1).unwrap() {
-        Promise::Kept(lock) => lock,
-        Promise::TooLarge { .. } => panic!("1 byte is free"),
-    };
-    let file =
-        || tree::open_lock(std::fs::File::open(place.path(".kuration")).unwrap().as_fd(), "lock").unwrap();
-    let refused = place.store.take(file(), 0, Duration::from_millis(30)).err();
-    assert_eq!(refused, Some(Trouble::Locked { place: "the place".into() }));
-    drop(lock);
-    place.store.take(file(), 0, Duration::ZERO).unwrap();
-}
-
-#[test]
-fn trash_in_the_way_of_a_promise_goes_early_and_no_other() {
-    let place = Place::with(Box::new(Small(Plain::local())), Some(1.0));
-    let trashed = |name: &str, bytes| {
-        let record = place.create(wanted(name).sized(bytes)).unwrap().record;
-        place.store.delete(record.key).unwrap();
-    };
-    trashed("pvc-1", 300_000);
-    trashed("pvc-2", 300_000);
-    place.create(wanted("pvc-3").sized(300_000)).unwrap();
-    assert_eq!(place.names(place.own("trash")).len(), 4);
-    let grown = place.create(wanted("pvc-4").sized(100_000)).unwrap().record;
-    assert_eq!(place.names(place.own("trash")).len(), 4);
-    place.store.expand(grown.key, 100_001, 0).unwrap();
-    assert_eq!(place.names(place.own("trash")).len(), 0);
 }
 
 #[test]

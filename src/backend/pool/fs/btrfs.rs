@@ -91,7 +91,8 @@ impl FileSystem for Btrfs {
         // Or a power cut could take the subvolume away from under its record: since Linux 6.6 making one doesn't commit
         // it, and a sync of other files is done by a log that knows nothing of subvolumes.
         ioctl::commit_transaction(directory)?;
-        Ok(id)
+        // The group's number is the subvolume's own, which nobody can change: to record it would be another synced file.
+        Ok(None)
     }
 
     fn limit(&self, directory: BorrowedFd<'_>, _: Option<u64>, bytes: u64) -> io::Result<()> {

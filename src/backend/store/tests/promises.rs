@@ -1,0 +1,80 @@
+//! What a pool promises.
+
+use super::*;
+use crate::backend::store::promise::Promise;
+
+fn pool() -> Place {
+    Place::with(Box::new(Small(Plain::local())), Some(1.0))
+}
+
+#[test]
+fn a_pool_promises_its_space_once_to_all_installations() {
+    let place = pool();
+    let other = store(place.home.path(), "two", Box::new(Small(Plain::local())), Some(1.0));
+    place.create(wanted("pvc-1").sized(600_000)).unwrap();
+    let refused = other.create(wanted_of("two", "pvc-2").sized(600_000)).unwrap_err();
+    assert_eq!(refused, CreateError::TooLarge { bytes: 600_000, available: 400_000 });
+    assert_eq!(other.capacity().unwrap().available, 400_000);
+    // And nobody of the others promises in the meantime.
+    let lock = match other.promise(&other.trees_made().unwrap(), Key::of("two", "pvc-9"), 1).unwrap() {
+        Promise::Kept(lock) => lock,
+        Promise::TooLarge { .. } => panic!("1 byte is free"),
+    };
+    let file =
+        || tree::open_lock(std::fs::File::open(place.path(".kuration")).unwrap().as_fd(), "lock").unwrap();
+    let refused = place.store.take(file(), 0, Duration::from_millis(30)).err();
+    assert_eq!(refused, Some(Trouble::Locked { place: "the place".into() }));
+    drop(lock);
+    place.store.take(file(), 0, Duration::ZERO).unwrap();
+}
+
+#[test]
+fn what_is_being_made_is_promised_from_its_reservation_on() {
+    let place = pool();
+    let other = store(place.home.path(), "two", Box::new(Small(Plain::local())), Some(1.0));
+    let half_made = place.died(&wanted("pvc-1").sized(600_000), true);
+    let refused = other.create(wanted_of("two", "pvc-2").sized(600_000)).unwrap_err();
+    assert_eq!(refused, CreateError::TooLarge { bytes: 600_000, available: 400_000 });
+    assert_eq!(place.store.capacity().unwrap().available, 400_000);
+    // It is no other's than its own next try's, and counts once when that is done.
+    place.create(wanted("pvc-1").sized(600_000)).unwrap();
+    assert_eq!(place.reserved(), 1, "{half_made:?}");
+    assert_eq!(place.store.capacity().unwrap().available, 400_000);
+}
+
+#[test]
+fn a_reservation_that_died_while_it_was_written_is_promised_nothing() {
+    let place = pool();
+    let record = place.died(&wanted("pvc-1").sized(600_000), false);
+    std::fs::write(place.own(&format!("reserved/{}.{}", record.key, record.generation)), "{").unwrap();
+    assert_eq!(place.store.capacity().unwrap().available, 1_000_000);
+}
+
+#[test]
+fn many_at_once_are_promised_no_more_than_there_is() {
+    let place = pool();
+    let made: Vec<bool> = std::thread::scope(|scope| {
+        let make = |number: u32| place.create(wanted(&format!("pvc-{number}")).sized(90_000)).is_ok();
+        let all: Vec<_> = (0..32).map(|number| scope.spawn(move || make(number))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    assert_eq!(made.iter().filter(|made| **made).count(), 11);
+    assert_eq!(place.store.capacity().unwrap().available, 10_000);
+}
+
+#[test]
+fn trash_in_the_way_of_a_promise_goes_early_and_no_other() {
+    let place = pool();
+    let trashed = |name: &str, bytes| {
+        let record = place.create(wanted(name).sized(bytes)).unwrap().record;
+        place.store.delete(record.key).unwrap();
+    };
+    trashed("pvc-1", 300_000);
+    trashed("pvc-2", 300_000);
+    place.create(wanted("pvc-3").sized(300_000)).unwrap();
+    assert_eq!(place.names(place.own("trash")).len(), 4);
+    let grown = place.create(wanted("pvc-4").sized(100_000)).unwrap().record;
+    assert_eq!(place.names(place.own("trash")).len(), 4);
+    place.store.expand(grown.key, 100_001, 0).unwrap();
+    assert_eq!(place.names(place.own("trash")).len(), 0);
+}
