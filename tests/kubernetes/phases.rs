@@ -1,5 +1,9 @@
 //! A volume's phases, and what becomes of it when its claim goes.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
@@ -169,31 +173,49 @@ async fn a_static_volume_without_a_record_is_used_and_left_alone(space: &Space) 
     drop(space.all::<PersistentVolume>().delete(&again, &DeleteParams::default()).await);
 }
 
-/// The documented way: retain, delete the claim, drop the volume's claimRef, make the claim anew elsewhere, naming the
-/// volume, and set back.
+/// deploy/examples/move-claim, run in `place`; where it is to be interrupted, by the kubectl that lies there.
+async fn move_claim(place: &Path, words: [&str; 3], interrupted: bool) -> Result<String, String> {
+    let mut command = Command::new(site::in_repository("deploy/examples/move-claim"));
+    command.args(words).current_dir(place);
+    if interrupted {
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", place.display())).env("PATH_AS_IT_WAS", path);
+    }
+    tokio::task::spawn_blocking(move || site::output(&mut command)).await.expect("no panic")
+}
+
+/// The documented way, by the script that documents it. It is interrupted for two of three claims, and goes on where it was.
 async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
     let elsewhere = space.beside().await;
-    let claims = ["one", "two", "three"];
+    let claims = [("one", true), ("two", true), ("three", false)];
     let mut moved = Vec::new();
-    for claim in claims {
+    for (claim, _) in claims {
         let pod = format!("old-{claim}");
         space.claim_in_pod(claim, &pod).await;
         space.sh(&pod, &format!("echo {claim} > /data/note && sync")).await;
         moved.push((claim, space.bound(claim).await.name_any()));
         space.end(&pod).await;
     }
-    for (claim, volume) in &moved {
-        reclaim(space, volume, "Retain").await;
-        let exported = space.api::<PersistentVolumeClaim>().get(claim).await.unwrap();
-        space.delete(space.api::<PersistentVolumeClaim>(), claim).await;
-        in_phase(space, volume, "Released").await;
-        keep_for(space, volume, &elsewhere.name, claim).await;
-        let mut kept = serde_json::to_value(exported.spec.unwrap()).unwrap();
-        assert_eq!(kept["volumeName"], json!(volume));
-        objects::lay_over(&mut kept, json!({ "dataSource": null, "dataSourceRef": null }));
-        elsewhere.make::<PersistentVolumeClaim>(json!({ "metadata": { "name": claim }, "spec": kept })).await;
+    let place = tempfile::tempdir().unwrap();
+    // A kubectl that gives no volume to another claim.
+    let kubectl =
+        "#!/bin/sh\ncase \"$*\" in *claimRef*uid*) exit 1;; esac\nPATH=$PATH_AS_IT_WAS exec kubectl \"$@\"\n";
+    std::fs::write(place.path().join("kubectl"), kubectl).unwrap();
+    std::fs::set_permissions(place.path().join("kubectl"), Permissions::from_mode(0o755)).unwrap();
+    for ((claim, volume), (_, interrupted)) in moved.iter().zip(claims) {
+        let words = [*claim, &space.name, &elsewhere.name];
+        if interrupted {
+            move_claim(place.path(), words, true).await.expect_err("it can't get on");
+            in_phase(space, volume, "Released").await;
+            let kept = std::fs::read_to_string(place.path().join(format!("{claim}.json"))).unwrap();
+            let kept: Value = serde_json::from_str(&kept).unwrap();
+            assert_eq!(kept["spec"]["volumeName"], json!(volume));
+        }
+        move_claim(place.path(), words, false).await.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(elsewhere.bound(claim).await.name_any(), *volume);
-        reclaim(space, volume, "Delete").await;
+        let now = space.all::<PersistentVolume>().get(volume).await.unwrap().spec.unwrap();
+        assert_eq!(now.persistent_volume_reclaim_policy.as_deref(), Some("Delete"), "as mortal as before");
+        assert!(space.api::<PersistentVolumeClaim>().get_opt(claim).await.unwrap().is_none(), "it was moved");
     }
     for (claim, _) in &moved {
         let pod = format!("new-{claim}");

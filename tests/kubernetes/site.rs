@@ -50,7 +50,7 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 /// The path of something in this repository.
-fn in_repository(path: &str) -> PathBuf {
+pub fn in_repository(path: &str) -> PathBuf {
     PathBuf::from(variable("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").to_owned()))
         .join(path)
 }
