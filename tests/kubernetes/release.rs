@@ -111,7 +111,7 @@ impl<'a> Release<'a> {
 
     /// That nothing it asked of the API server was denied. Before it is uninstalled: what still ends then has no rights any more.
     async fn was_denied_nothing(&self) {
-        // Without the log, the cases of `rights` that are called after it fail.
+        // Where there is no log, a case of `rights` says so by failing.
         if site::variable(rights::AUDIT_LOG).is_none() {
             return;
         }
