@@ -306,7 +306,7 @@ async fn cluster(
     let client = kubernetes::connect().await?;
     let (sender, told) = mpsc::channel(1);
     tokio::spawn(kubernetes::bindings(client.clone(), driver.to_owned(), sender));
-    tokio::spawn(claims::follow(told, volumes.clone(), servers.clone()));
+    tokio::spawn(claims::follow(told, volumes.clone(), servers.clone(), claims::AGAIN));
     if startup_taint {
         tokio::spawn(kubernetes::StartupTaint::of(driver).remove(client.clone(), metrics.clone()));
     }
