@@ -8,14 +8,13 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
 use super::trees::Trees;
 use super::{Store, tree};
 use crate::backend::{PublishError, Trouble, UnpublishError};
 use crate::fault_point;
 use crate::plan;
-use crate::volume::{Key, Publication};
+use crate::volume::{Key, Publication, short_hash};
 
 impl Store {
     pub(super) fn publish(
@@ -140,5 +139,5 @@ impl Store {
 
 /// The name of a node's note: node ids may hold any character, file names may not.
 fn note_of(node: &str) -> String {
-    Sha256::digest(node)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    short_hash(node)
 }
