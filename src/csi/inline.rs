@@ -5,7 +5,6 @@
 //! try, or by [`Node::tidy`].
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,7 +16,7 @@ use tonic::Status;
 use super::Node;
 use super::ask::{self, Source};
 use super::files::{Files, Manner};
-use super::node::{own, table};
+use super::node::table;
 use super::proto;
 use crate::backend::{FindError, Handle, Place};
 use crate::fault_point;
@@ -110,8 +109,7 @@ impl PublishInline {
             return Err(Status::invalid_argument(words));
         }
         let Inline { bytes, owner, asked } =
-            Inline::parse(&request.volume_context, inlines.limit.unwrap_or_default())
-                .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            Inline::parse(&request.volume_context, inlines.limit.unwrap_or_default())?;
         let (name, key) = (Inline::name(volume_id), inlines.key(volume_id));
         let read_only = ask::access(&capability, request.readonly).reads_only();
         let wanted = Wanted {
@@ -159,7 +157,7 @@ impl Node {
             NodeStage::Done => Ok(()),
             NodeStage::Conflict(what) => Err(Status::already_exists(format!("{}: {what}", target.display()))),
             NodeStage::Mount => {
-                make(&target).await?;
+                self.mounter.prepare(&target, deadline).await?;
                 let manner = Manner { options, secret: SecretOptions::default(), attributes };
                 let done = self.show(files, &target, &manner, deadline).await;
                 fault_point!("inline.mounted");
@@ -194,11 +192,11 @@ impl Node {
     }
 
     /// The pool's volume that an inline id speaks of.
-    pub(super) async fn inline_id(&self, volume_id: &str) -> Option<VolumeId> {
-        let inlines = self.inlines.as_ref().filter(|_| Inline::is_id(volume_id))?;
+    pub(super) async fn inline_id(&self, volume_id: &str) -> Result<VolumeId, FindError> {
+        let inlines = self.inlines.as_ref().filter(|_| Inline::is_id(volume_id)).ok_or(FindError::NotFound)?;
         let until = Instant::now() + PATIENCE;
-        let found = self.volumes.look_up(&inlines.place, inlines.key(volume_id), until).await;
-        found.ok().map(|(id, _)| id)
+        let (id, _) = self.volumes.look_up(&inlines.place, inlines.key(volume_id), until).await?;
+        Ok(id)
     }
 
     /// Removes what inline volumes leave, as long as the driver runs: their data at once, since nobody brings back a Pod's
@@ -262,16 +260,4 @@ impl Node {
 async fn is_left(target: &Path) -> bool {
     let Some(parent) = target.parent() else { return false };
     matches!(tokio::fs::symlink_metadata(parent).await, Err(error) if error.kind() == io::ErrorKind::NotFound)
-}
-
-/// Makes the directory `target`, whose parent is the caller's to make (CSI specification, NodePublishVolume).
-async fn make(target: &Path) -> Result<(), Status> {
-    let (path, shown) = (target.to_owned(), target.display().to_string());
-    let made = tokio::task::spawn_blocking(move || std::fs::DirBuilder::new().mode(0o750).create(path)).await;
-    match made.map_err(|error| own(&io::Error::other(error)))? {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Status::invalid_argument(format!("target_path {shown} can't be made: {error}")))
-        }
-        _ => Ok(()),
-    }
 }
