@@ -41,13 +41,9 @@ impl Store {
             self.forget_directory(&trees, key, &record.directory);
         }
         let (name, (shelf, new)) = (key.to_string(), shelf(&trees, &record));
-        // Its age in the trash is counted from now; a rename sets no time on every server. A Pod's scratch is past any age.
-        let aged = match record.scratch {
-            Some(_) => tree::make_ancient(trees.volumes.as_fd(), &name),
-            None => tree::touch(trees.volumes.as_fd(), &name),
-        };
-        let moved = aged.and_then(|()| renameat(&trees.volumes, &name, shelf, new));
-        match moved {
+        // Its age in the trash is counted from now; a rename sets no time on every server.
+        let touched = tree::touch(trees.volumes.as_fd(), &name);
+        match touched.and_then(|()| renameat(&trees.volumes, &name, shelf, new)) {
             // Gone: another controller was at it too, and was faster.
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(doing(errno).into()),
@@ -61,7 +57,7 @@ impl Store {
     fn move_to_trash(&self, trees: &Trees, record: &Record) -> Result<(), DeleteError> {
         let Some((parent, leaf)) = self.existing_parent(&record.directory)? else { return Ok(()) };
         // By the slash only a directory is moved.
-        match renameat(&parent, format!("{leaf}/"), &trees.trash, reservation(record)) {
+        match renameat(&parent, format!("{leaf}/"), &trees.trash, thrown(record)) {
             Ok(()) | Err(Errno::NOENT) => self.names_settled(parent.as_fd()).map_err(Into::into),
             Err(Errno::NOTDIR) => {
                 let what = format!("{}: {}", self.place, record.directory);
@@ -78,10 +74,24 @@ fn is_trashed(record: &Record) -> bool {
     record.owns_directory && record.on_delete == OnDelete::Delete
 }
 
+/// How the name of a Pod's scratch ends in the trash: nobody brings it back, so it waits for no lifetime there.
+const SCRATCH: &str = ".scratch";
+
+/// The name of a thrown away directory in the trash.
+fn thrown(record: &Record) -> String {
+    let end = if record.scratch.is_some() { SCRATCH } else { "" };
+    format!("{}{end}", reservation(record))
+}
+
+/// Whether a directory of this name in the trash was a Pod's scratch.
+pub(super) fn is_scratch(thrown: &str) -> bool {
+    thrown.ends_with(SCRATCH)
+}
+
 /// Where the record of a deleted volume goes, and its name there.
 pub(super) fn shelf<'a>(trees: &'a Trees, record: &Record) -> (&'a OwnedFd, String) {
     match is_trashed(record) {
-        true => (&trees.trash, format!("{}.json", reservation(record))),
+        true => (&trees.trash, format!("{}.json", thrown(record))),
         false => (&trees.retained, reservation(record)),
     }
 }

@@ -78,13 +78,6 @@ pub fn touch(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
     )
 }
 
-/// Sets the times of `name` in `parent` to the beginning of 1970, which no clock does by itself.
-pub fn make_ancient(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
-    let then = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let times = Timestamps { last_access: then, last_modification: then };
-    utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-}
-
 /// Removes the file `name` in `parent`, if it is there.
 pub fn remove_file(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
     match unlinkat(parent, name, AtFlags::empty()) {
