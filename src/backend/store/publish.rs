@@ -2,7 +2,8 @@
 //!
 //! Each is a note of its own, so two controllers at once lose nothing, and there is no lock: who publishes puts his note up
 //! first and looks at the others', and whether the volume is still there, afterwards, and takes it down again where they
-//! forbid it. Of two that exclude each other, at most one stays; at worst neither, and both are tried again.
+//! forbid it. Of two that exclude each other, at most one stays; at worst neither, and both are tried again. A delete looks at
+//! the notes once more when the record is gone, so it and a publication exclude each other in the same way.
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -1,6 +1,7 @@
 //! What others do at the same moment, or what a crash left, at the points where it matters: each state is put together by
 //! hand from the steps of `create`, `delete` and the rest.
 
+mod deletes;
 mod file_systems;
 mod promises;
 
