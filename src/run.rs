@@ -62,6 +62,9 @@ pub enum RunError {
     /// The kubelet.
     #[error("{0}")]
     Registration(#[from] RegistrationError),
+    /// What registers with the kubelet ended by a fault of its own.
+    #[error("registering with the kubelet broke off: {0}")]
+    Registrar(tokio::task::JoinError),
     /// The cluster's API server.
     #[error("{0}")]
     Connect(#[from] kubernetes::ConnectError),
@@ -268,7 +271,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     };
     serve::serve(routes, listener, metrics, end, grace).await?;
     if let Some(registering) = registering {
-        registering.await.map_err(|error| RunError::Child(std::io::Error::other(error)))??;
+        registering.await.map_err(RunError::Registrar)??;
     }
     tracing::info!(target: logs::ALWAYS, "stopped");
     Ok(())
