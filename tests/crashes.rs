@@ -250,7 +250,7 @@ fn reap(home: &Path, seconds: u64) {
     }
     let root: OwnedFd = std::fs::File::open(home.join("pool")).unwrap().into();
     let store = Store::new(root, "the pool".into(), "default".into(), Box::new(Plain::local()), Some(1.0));
-    let answer = store.answer(backend::Ask { identity: None, job: Job::Reap { lifetime: 0 } });
+    let answer = store.answer(backend::Ask { identity: None, job: Job::Reap { lifetime: Some(0) } });
     assert!(matches!(answer, Answer::Reap(Ok(Reaped { trouble: None, .. }))), "{answer:?}");
 }
 

@@ -135,9 +135,17 @@ impl Mounter {
         })
     }
 
+    /// Makes the directory `target` unless it is there, in one that is.
+    pub async fn prepare(&self, target: &Path, deadline: Instant) -> Result<(), MountError> {
+        self.looked_at(target, Job::Prepare { target: target.to_owned() }, deadline).await
+    }
+
     /// Whether something may be mounted at `target`: an empty directory.
     pub async fn check(&self, target: &Path, deadline: Instant) -> Result<(), MountError> {
-        let job = Job::Check { target: target.to_owned() };
+        self.looked_at(target, Job::Check { target: target.to_owned() }, deadline).await
+    }
+
+    async fn looked_at(&self, target: &Path, job: Job, deadline: Instant) -> Result<(), MountError> {
         self.mounted(&job, deadline).await.unwrap_or_else(|lost| {
             Err(MountError::Target { target: target.display().to_string(), why: lost.to_string() })
         })

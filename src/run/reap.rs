@@ -72,7 +72,7 @@ async fn reap(volumes: &Volumes, metrics: &Metrics, lifetime: Duration, interval
 async fn reap_place(volumes: Volumes, metrics: Metrics, lifetime: Duration, place: Place, counts: Counts) {
     let name = place.name();
     let failed = |trouble: Trouble| tracing::warn!(place = name, %trouble, "the trash can't be emptied now");
-    match volumes.backend().reap(&place, lifetime.as_secs()).await {
+    match volumes.backend().reap(&place, Some(lifetime.as_secs())).await {
         Ok(reaped) => {
             metrics.reaped(reaped.removed);
             if reaped.removed > 0 {

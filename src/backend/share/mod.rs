@@ -304,7 +304,7 @@ impl Backend for Shares {
         }
     }
 
-    async fn reap(&self, place: &Place, lifetime: u64) -> Result<Reaped, Trouble> {
+    async fn reap(&self, place: &Place, lifetime: Option<u64>) -> Result<Reaped, Trouble> {
         let Place::Share { export, options, secret } = place else { return Ok(Reaped::default()) };
         // A child of its own, so that a removal which takes hours holds up no request, and the other way round.
         let (worker, _) =

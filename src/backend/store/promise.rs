@@ -11,6 +11,7 @@ use rustix::io::Errno;
 
 use super::create::{is_beside, key_of};
 use super::lock::PromiseLock;
+use super::reap::Due;
 use super::trees::{INSTALLATIONS, Trees};
 use super::{Store, tree};
 use crate::backend::{CapacityFault, Room, Trouble};
@@ -54,7 +55,7 @@ impl Store {
             }
             // That may take minutes, for which nobody else must wait; what happened meanwhile, the next look tells.
             drop(lock);
-            let emptied = self.empty_trash(trees, None, &|| false);
+            let emptied = self.empty_trash(trees, Due::All, &|| false);
             if let Some(trouble) = emptied.trouble {
                 return Err(trouble);
             }
