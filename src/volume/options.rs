@@ -154,9 +154,9 @@ const KNOWN: &[(&str, Actor, Takes)] = &[
     ("alignwrite", Nfs, Flag), ("noalignwrite", Nfs, Flag),
     // "Options for NFS versions 2 and 3 only"
     ("proto", Nfs, Value), ("udp", Nfs, Flag), ("tcp", Nfs, Flag), ("rdma", Nfs, Flag), ("port", Nfs, Value),
-    ("mountport", Nfs, Value), ("mountproto", Nfs, Value), ("mountvers", Nfs, Value), ("namlen", Nfs, Value), ("lock", Nfs, Flag), ("nolock", Nfs, Flag), ("cto", Nfs, Flag),
-    ("nocto", Nfs, Flag), ("acl", Nfs, Flag), ("noacl", Nfs, Flag), ("local_lock", Nfs, Value),
-    ("posix", Nfs, Flag), ("noposix", Nfs, Flag),
+    ("mountport", Nfs, Value), ("mountproto", Nfs, Value), ("mountvers", Nfs, Value), ("namlen", Nfs, Value),
+    ("lock", Nfs, Flag), ("nolock", Nfs, Flag), ("cto", Nfs, Flag), ("nocto", Nfs, Flag), ("acl", Nfs, Flag),
+    ("noacl", Nfs, Flag), ("local_lock", Nfs, Value), ("posix", Nfs, Flag), ("noposix", Nfs, Flag),
     // "Options for NFS version 4 only"
     ("clientaddr", Nfs, Value), ("migration", Nfs, Flag), ("nomigration", Nfs, Flag),
     // mount(8), "Filesystem-independent mount options"

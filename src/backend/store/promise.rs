@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
@@ -126,8 +126,7 @@ impl Store {
             "reserved" => names.retain(|(name, _)| !is_beside(name)),
             _ => {}
         }
-        let known = self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
-        let known = known.unwrap_or_default();
+        let known = self.sizes.lock().get(&path).cloned().unwrap_or_default();
         let mut sizes = Sizes::with_capacity(names.len());
         for (name, inode) in names {
             let bytes = match known.get(&name) {
@@ -147,7 +146,7 @@ impl Store {
             sizes.insert(name, (inode, bytes));
         }
         let sizes = Arc::new(sizes);
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).insert(path, Arc::clone(&sizes));
+        self.sizes.lock().insert(path, Arc::clone(&sizes));
         Ok(sizes)
     }
 }

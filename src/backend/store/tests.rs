@@ -365,7 +365,7 @@ fn a_record_that_cant_be_read_is_named_by_the_list_and_by_the_next_creation_in_a
     let file = format!("volumes/{key}");
     std::fs::write(place.own(&file), "{").unwrap();
     // A record that changes is a new file; this one was changed by hand.
-    place.store.sizes.lock().unwrap().clear();
+    place.store.sizes.lock().clear();
     let listed = place.store.list(None, 10).unwrap_err().to_string();
     let made = place.create(wanted("pvc-2")).unwrap_err().to_string();
     assert!(listed.contains(&file) && made.contains(&file), "{listed}; {made}");
