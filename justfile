@@ -30,11 +30,11 @@ measure *ARGUMENTS:
 
 # Help texts and other committed files that are generated
 golden:
-    UPDATE_GOLDEN=1 cargo test --test golden_help --test charts
+    HELM=${HELM:-$(tests/cluster/build helm)} UPDATE_GOLDEN=1 cargo test --test golden_help --test charts
 
 # The chart, the manifests and the examples, without a cluster
 charts:
-    cargo test --test charts
+    HELM=${HELM:-$(tests/cluster/build helm)} cargo test --test charts
 
 # Install the chart where kubectl points
 install *ARGUMENTS:

@@ -5,8 +5,9 @@
 //! that is the answer only to one whose own time runs out meanwhile.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
@@ -35,14 +36,14 @@ impl InFlight {
         guard.held.is_some().then_some(guard)
     }
 
-    fn locks(&self) -> std::sync::MutexGuard<'_, Locks> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locks(&self) -> parking_lot::MutexGuard<'_, Locks> {
+        self.objects.lock()
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut locks = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self.objects.lock();
         self.held = None;
         // Whoever waits holds the lock too; the last one takes its entry away.
         if locks.get(&self.object).is_some_and(|lock| Arc::strong_count(lock) == 1) {

@@ -70,6 +70,9 @@ pub enum RunError {
     /// The kubelet.
     #[error("{0}")]
     Registration(#[from] RegistrationError),
+    /// What registers with the kubelet ended by a fault of its own.
+    #[error("registering with the kubelet broke off: {0}")]
+    Registrar(tokio::task::JoinError),
     /// The cluster's API server.
     #[error("{0}")]
     Connect(#[from] kubernetes::ConnectError),
@@ -301,7 +304,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     };
     serve::serve(routes, listener, metrics, end, grace).await?;
     if let Some(registering) = registering {
-        registering.await.map_err(|error| RunError::Child(std::io::Error::other(error)))??;
+        registering.await.map_err(RunError::Registrar)??;
     }
     tracing::info!(target: logs::ALWAYS, "stopped");
     Ok(())
@@ -339,7 +342,7 @@ async fn cluster(
     let client = kubernetes::connect().await?;
     let (sender, told) = mpsc::channel(1);
     tokio::spawn(kubernetes::bindings(client.clone(), driver.to_owned(), sender));
-    tokio::spawn(claims::follow(told, volumes.clone(), servers.clone()));
+    tokio::spawn(claims::follow(told, volumes.clone(), servers.clone(), claims::AGAIN));
     if startup_taint {
         tokio::spawn(kubernetes::StartupTaint::of(driver).remove(client.clone(), metrics.clone()));
     }

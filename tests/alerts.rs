@@ -39,7 +39,7 @@ fn served() -> &'static BTreeSet<String> {
             },
         });
         let pod = json!({
-            "metadata": { "labels": { "batch.kubernetes.io/job-name": "check-29804405" } },
+            "metadata": { "name": "check-29804405-x", "labels": { "batch.kubernetes.io/job-name": "check-29804405" } },
             "status": { "containerStatuses": [{
                 "name": "inspect", "image": "", "imageID": "", "ready": false, "restartCount": 0,
                 "state": { "terminated": { "exitCode": 0, "message": said.to_string() } },

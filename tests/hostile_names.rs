@@ -164,7 +164,7 @@ fn live(kind: Kind, request: &CreateVolumeRequest) {
         let file = std::fs::File::open(reserved.join(name)).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
     }
-    let reaped = world.ask(Job::Reap { lifetime: 0 });
+    let reaped = world.ask(Job::Reap { lifetime: Some(0) });
     assert!(matches!(reaped, Answer::Reap(Ok(Reaped { trouble: None, .. }))), "{reaped:?}");
     world.untouched();
     assert_eq!(common::listing(&world.outer.path().join("export").join(good.as_str())), kept);

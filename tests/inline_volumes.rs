@@ -73,6 +73,24 @@ async fn an_inline_volume_lives_as_long_as_its_pod() {
 }
 
 #[tokio::test]
+async fn a_volume_whose_record_cant_be_read_is_not_said_to_be_gone() {
+    let driver = Driver::pool(&POOL);
+    let asker = Asker::of(&driver).await;
+    let pod = Pod::new(driver.home.path(), "a");
+    asker.done(pod.publish(&[])).await;
+    let records = driver.home.path().join("pool/.kuration/installations/default/volumes");
+    let record = records.join(&listing(&records)[0]);
+    let content = std::fs::read(&record).unwrap();
+    std::fs::write(&record, "{").unwrap();
+    let refusal = asker.ask(pod.stats()).await.unwrap_err();
+    assert_eq!(refusal.code(), Code::Internal, "{refusal:?}");
+    assert!(refusal.message().contains(&listing(&records)[0]), "{refusal:?}");
+    std::fs::write(&record, content).unwrap();
+    asker.done(pod.stats()).await;
+    asker.done(pod.unpublish()).await;
+}
+
+#[tokio::test]
 async fn what_others_deleted_stays_in_the_trash_when_a_pods_scratch_goes() {
     let driver = Driver::pool(&POOL);
     let asker = Asker::of(&driver).await;

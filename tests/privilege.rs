@@ -6,6 +6,7 @@
 mod common;
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use common::{Driver, MIB, Mode, create, listing, node_publish, stage};
@@ -24,23 +25,42 @@ fn set(status: &str, field: &str) -> u64 {
     u64::from_str_radix(line.unwrap().trim(), 16).unwrap()
 }
 
+/// Something of /proc about a thread or a process, unless that has ended meanwhile.
+fn read<T>(what: std::io::Result<T>) -> Option<T> {
+    match what {
+        Ok(read) => Some(read),
+        Err(error) if [Some(nix::libc::ENOENT), Some(nix::libc::ESRCH)].contains(&error.raw_os_error()) => {
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The directories of a process's threads.
+fn threads(pid: u32) -> Vec<PathBuf> {
+    let found = read(std::fs::read_dir(format!("/proc/{pid}/task"))).into_iter().flatten();
+    found.filter_map(|entry| Some(read(entry)?.path())).collect()
+}
+
+/// The children that a thread has.
+fn children_of(thread: &Path) -> Vec<u32> {
+    let children = read(std::fs::read_to_string(thread.join("children"))).unwrap_or_default();
+    children.split_whitespace().map(|child| child.parse().unwrap()).collect()
+}
+
 /// The sets of every thread of `pid`, and of its children: (bounding, permitted, inheritable).
 fn sets(pid: u32) -> Vec<(u64, u64, u64)> {
     let mut found = Vec::new();
-    for thread in listing(format!("/proc/{pid}/task").as_ref()) {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/status")).unwrap();
+    for thread in threads(pid) {
+        let Some(status) = read(std::fs::read_to_string(thread.join("status"))) else { continue };
         found.push((set(&status, "CapBnd"), set(&status, "CapPrm"), set(&status, "CapInh")));
-        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).unwrap();
-        children.split_whitespace().for_each(|child| found.extend(sets(child.parse().unwrap())));
+        children_of(&thread).into_iter().for_each(|child| found.extend(sets(child)));
     }
     found
 }
 
 fn children(pid: u32) -> usize {
-    let threads = listing(format!("/proc/{pid}/task").as_ref());
-    let of =
-        |thread: &String| std::fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).unwrap();
-    threads.iter().map(|thread| of(thread).split_whitespace().count()).sum()
+    threads(pid).iter().map(|thread| children_of(thread).len()).sum()
 }
 
 /// Asserts that `driver`, its threads and its children may have `kept` and no more.
@@ -92,7 +112,7 @@ async fn a_pool_keeps_what_its_volumes_need_and_can_do_all_its_work_with_that() 
     }
     std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o1000)).unwrap();
 
-    let (volume_id, at) = (volume.volume_id.clone(), |path: &std::path::Path| path.display().to_string());
+    let (volume_id, at) = (volume.volume_id.clone(), |path: &Path| path.display().to_string());
     let unpublish = NodeUnpublishVolumeRequest { volume_id: volume_id.clone(), target_path: at(&target) };
     node.node_unpublish_volume(unpublish).await.unwrap();
     let unstage =

@@ -17,7 +17,7 @@ use kuration::csi::proto::{
 };
 use tonic::Code;
 
-/// One that says where it is, and one that an administrator may have copied from elsewhere with its pool's form.
+/// Names of an author's choice: one word, one that says where the volume is, and one in the form of another driver's ids.
 const HANDLES: [&str; 3] = ["data", "10.0.0.1:/data with spaces", "a/b/c##d"];
 const CONTEXT: [(&str, &str); 3] = [("server", "192.0.2.1"), ("share", "/data"), ("subDir", "media")];
 

@@ -81,10 +81,10 @@ pub enum Job {
     },
     /// Free space.
     Capacity,
-    /// Remove from the trash what has been there for longer than its lifetime.
+    /// Remove from the trash what has been there for longer than its lifetime, and Pods' scratch.
     Reap {
-        /// Lifetime in seconds.
-        lifetime: u64,
+        /// Lifetime in seconds; `None`: scratch alone, and no look at anything else.
+        lifetime: Option<u64>,
     },
     /// Answer at once; tells that the export answers.
     Ping,
@@ -170,7 +170,7 @@ pub struct Reaped {
     pub removed: u64,
     /// Volumes that wait in the trash.
     pub waiting: u64,
-    /// Volumes that there are, outside the trash.
+    /// Volumes that there are, outside the trash. A round for scratch alone counts none.
     pub volumes: u64,
     /// Why some of it could not be done; the first reason of several.
     pub trouble: Option<Trouble>,

@@ -89,9 +89,9 @@ pub trait Backend: Send + Sync {
     /// The place that an id speaks of; `None` where it is not one of this kind.
     fn locate(&self, handle: &Handle) -> Result<Option<Place>, Trouble>;
 
-    /// Removes old trash. Unlike [`Backend::run`] this may take hours, and disturbs no request. Dropped, it stops before the next
-    /// removal.
-    async fn reap(&self, place: &Place, lifetime: u64) -> Result<Reaped, Trouble>;
+    /// Removes trash that is older than `lifetime` (in seconds), or no more than Pods' scratch. Unlike [`Backend::run`] this may
+    /// take hours, and disturbs no request. Dropped, it stops before the next removal.
+    async fn reap(&self, place: &Place, lifetime: Option<u64>) -> Result<Reaped, Trouble>;
 
     /// The volume's directory, where it is on this machine.
     async fn local(&self, id: &VolumeId) -> Result<Option<Local>, FindError>;

@@ -24,7 +24,7 @@ use crate::volume::{Kind, Mode, MountOptions, Parameters};
 pub use nfs::NfsCalls;
 pub use process::{Children, Process};
 pub use report::{Failure, Load, Mounts, Report};
-pub use summary::{Summary, percentile};
+pub use summary::Summary;
 
 /// How often Probe is asked for the floor.
 const PROBES: usize = 100;

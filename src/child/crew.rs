@@ -1,8 +1,8 @@
 //! A handful of children that take one job at a time.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ impl<J: Serialize, A: DeserializeOwned> Crew<J, A> {
 
     /// Has a job done by a child that does nothing else meanwhile.
     pub async fn run(&self, job: &J, deadline: Instant) -> Result<A, Lost> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().pop();
         let child = match idle.filter(|(child, _)| !child.is_dead()) {
             Some((child, _)) => child,
             None => Child::start(self.role).map_err(|error| {
@@ -44,7 +44,7 @@ impl<J: Serialize, A: DeserializeOwned> Crew<J, A> {
             child.kill();
         }
         if answer.is_ok() {
-            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut idle = self.idle.lock();
             if idle.len() < MOST {
                 idle.push((child, Instant::now()));
             }
@@ -70,7 +70,7 @@ impl<J: Serialize, A: DeserializeOwned> Crew<J, A> {
 
     /// Lets children go that have waited long. The one that worked last stays.
     pub fn retire(&self) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut idle = self.idle.lock();
         while idle.len() > 1 && idle[0].1.elapsed() > PATIENCE {
             idle.remove(0);
         }

@@ -5,10 +5,11 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -130,8 +131,8 @@ impl<J, A> Drop for Child<J, A> {
 }
 
 impl Shared {
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> parking_lot::MutexGuard<'_, Waiting> {
+        self.waiting.lock()
     }
 
     fn hangs(&self) -> bool {
@@ -145,7 +146,7 @@ impl Shared {
     fn end(&self) {
         self.dead.store(true, Ordering::Release);
         self.waiting().asked.clear();
-        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let process = self.process.lock().take();
         let Some(mut process) = process else { return };
         ALIVE.fetch_sub(1, Ordering::Relaxed);
         // Both fail only where the process is gone already, or the runtime is; then there is nothing to reap for.

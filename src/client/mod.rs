@@ -8,6 +8,7 @@ mod error;
 mod interrupt;
 mod kubelet;
 mod life;
+mod percentile;
 mod undo;
 
 use std::fmt;
@@ -29,6 +30,7 @@ pub use error::ClientError;
 pub use interrupt::interrupted;
 pub use kubelet::{Kubelet, Mounted, mounts_beneath, uuid};
 pub use life::{Life, Order, Usage};
+pub use percentile::percentile;
 
 /// How long one call may take, unless a caller sets another: what the kubelet gives its calls.
 pub const DEADLINE: Duration = Duration::from_secs(120);

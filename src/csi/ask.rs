@@ -257,15 +257,19 @@ pub fn is_ours(volume_id: &str) -> bool {
     matches!(volume_id.parse(), Ok(VolumeId::Share { .. } | VolumeId::Pool { .. }))
 }
 
-/// Whether a request speaks of a static volume: one that nobody made here, so that the request itself says where it is.
+/// Where the volume of a request is, if that is a static one: one that nobody made here, so that the request itself says it.
 ///
 /// An id in our own form was given out once. Where it has no record its volume is gone, whatever the request says of it.
-pub fn is_static(kind: Kind, volume_id: &str, context: &HashMap<String, String>) -> Result<bool, Status> {
+pub fn static_source(
+    kind: Kind,
+    volume_id: &str,
+    context: &HashMap<String, String>,
+) -> Result<Option<Source>, Status> {
     let says = context.keys().any(|key| ["server", "share"].iter().any(|k| k.eq_ignore_ascii_case(key)));
     if kind == Kind::Pool || is_ours(volume_id) || !says {
-        return Ok(false);
+        return Ok(None);
     }
-    Source::parse(context).map(|_| true)
+    Source::parse(context).map(Some)
 }
 
 /// How one consumer uses a volume.

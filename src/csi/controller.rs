@@ -78,10 +78,10 @@ impl Controller {
         if let Some(export) = handle.and_then(|handle| self.export_of(&handle.id)) {
             self.servers.check(&export)?;
         }
-        if !ask::is_static(self.volumes.backend().kind(), volume_id, context)? {
+        let Some(source) = ask::static_source(self.volumes.backend().kind(), volume_id, context)? else {
             return Ok(false);
-        }
-        self.servers.check(&ask::Source::parse(context)?.export)?;
+        };
+        self.servers.check(&source.export)?;
         let Some(handle) = handle else { return Ok(true) };
         match self.volumes.find(handle, deadline).await {
             Ok(_) => Ok(false),

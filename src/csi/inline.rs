@@ -5,7 +5,6 @@
 //! try, or by [`Node::tidy`].
 
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,8 +16,9 @@ use tonic::Status;
 use super::Node;
 use super::ask::{self, Source};
 use super::files::{Files, Manner};
-use super::node::{own, table};
+use super::node::table;
 use super::proto;
+use crate::backend::store::random;
 use crate::backend::{FindError, Handle, Place};
 use crate::fault_point;
 use crate::plan::{self, NodeStage};
@@ -33,8 +33,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Volumes on one page of a list.
 const PAGE: usize = 250;
 
-/// How often to look for volumes whose Pod is gone without a word.
-const LOOK: Duration = Duration::from_secs(3600);
+/// How often to look for volumes whose Pod is gone without a word, on average. Each node reads every record of the export for
+/// it, and most such volumes are found when their node starts anew.
+const LOOK: Duration = Duration::from_secs(24 * 3600);
 
 /// How soon to look again after something went wrong.
 const AGAIN: Duration = Duration::from_secs(15);
@@ -110,8 +111,7 @@ impl PublishInline {
             return Err(Status::invalid_argument(words));
         }
         let Inline { bytes, owner, asked } =
-            Inline::parse(&request.volume_context, inlines.limit.unwrap_or_default())
-                .map_err(|error| Status::invalid_argument(error.to_string()))?;
+            Inline::parse(&request.volume_context, inlines.limit.unwrap_or_default())?;
         let (name, key) = (Inline::name(volume_id), inlines.key(volume_id));
         let read_only = ask::access(&capability, request.readonly).reads_only();
         let wanted = Wanted {
@@ -159,7 +159,7 @@ impl Node {
             NodeStage::Done => Ok(()),
             NodeStage::Conflict(what) => Err(Status::already_exists(format!("{}: {what}", target.display()))),
             NodeStage::Mount => {
-                make(&target).await?;
+                self.mounter.prepare(&target, deadline).await?;
                 let manner = Manner { options, secret: SecretOptions::default(), attributes };
                 let done = self.show(files, &target, &manner, deadline).await;
                 fault_point!("inline.mounted");
@@ -194,11 +194,12 @@ impl Node {
     }
 
     /// The pool's volume that an inline id speaks of.
-    pub(super) async fn inline_id(&self, volume_id: &str) -> Option<VolumeId> {
-        let inlines = self.inlines.as_ref().filter(|_| Inline::is_id(volume_id))?;
+    pub(super) async fn inline_id(&self, volume_id: &str) -> Result<VolumeId, FindError> {
+        let inlines =
+            self.inlines.as_ref().filter(|_| Inline::is_id(volume_id)).ok_or(FindError::NotFound)?;
         let until = Instant::now() + PATIENCE;
-        let found = self.volumes.look_up(&inlines.place, inlines.key(volume_id), until).await;
-        found.ok().map(|(id, _)| id)
+        let (id, _) = self.volumes.look_up(&inlines.place, inlines.key(volume_id), until).await?;
+        Ok(id)
     }
 
     /// Removes what inline volumes leave, as long as the driver runs: their data at once, since nobody brings back a Pod's
@@ -206,7 +207,7 @@ impl Node {
     pub async fn tidy(self) {
         let Some(inlines) = self.inlines.clone() else { return };
         loop {
-            let mut next = Instant::now() + LOOK;
+            let mut next = Instant::now() + pause(random().unwrap_or_default());
             if let Err(status) = self.sweep(&inlines).await {
                 tracing::warn!(why = status.message(), "leftover inline volumes can't be looked for now");
                 next = Instant::now() + AGAIN;
@@ -225,8 +226,7 @@ impl Node {
     }
 
     async fn empty(&self, place: &Place) {
-        // The age of all but scratch is less.
-        let emptied = self.volumes.backend().reap(place, u64::MAX).await;
+        let emptied = self.volumes.backend().reap(place, None).await;
         if let Some(trouble) = emptied.map_or_else(Some, |reaped| reaped.trouble) {
             tracing::warn!(%trouble, "what inline volumes held can't be removed now");
         }
@@ -257,6 +257,12 @@ impl Node {
     }
 }
 
+/// How long until the next look, by a number that was drawn: half of [`LOOK`] to one and a half, so that nodes which started
+/// together don't go on asking together.
+fn pause(drawn: [u8; 4]) -> Duration {
+    LOOK.mul_f64(0.5 + f64::from(u32::from_ne_bytes(drawn)) / f64::from(u32::MAX))
+}
+
 /// Whether the kubelet has no directory for the volume any more. It makes one before it asks for the volume, and removes it
 /// when it was told that the volume is unpublished.
 async fn is_left(target: &Path) -> bool {
@@ -264,14 +270,14 @@ async fn is_left(target: &Path) -> bool {
     matches!(tokio::fs::symlink_metadata(parent).await, Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
-/// Makes the directory `target`, whose parent is the caller's to make (CSI specification, NodePublishVolume).
-async fn make(target: &Path) -> Result<(), Status> {
-    let (path, shown) = (target.to_owned(), target.display().to_string());
-    let made = tokio::task::spawn_blocking(move || std::fs::DirBuilder::new().mode(0o750).create(path)).await;
-    match made.map_err(|error| own(&io::Error::other(error)))? {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            Err(Status::invalid_argument(format!("target_path {shown} can't be made: {error}")))
-        }
-        _ => Ok(()),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nodes_that_started_together_look_for_leftovers_at_times_of_their_own_about_once_a_day() {
+        let hours = |drawn| pause(drawn).as_secs() / 3600;
+        assert_eq!((hours([0; 4]), hours([255; 4])), (12, 36));
+        assert!(pause([0, 0, 1, 0]) > pause([0; 4]));
     }
 }

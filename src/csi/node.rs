@@ -52,7 +52,7 @@ pub struct Node {
     pub metrics: Metrics,
 }
 
-pub(super) fn own(error: &std::io::Error) -> Status {
+fn own(error: &std::io::Error) -> Status {
     Status::internal(format!("the driver's own state on this node: {error}"))
 }
 
@@ -76,7 +76,10 @@ impl Node {
         let not_found = || Status::not_found(format!("there is no volume {volume_id:?} in this pool"));
         let id = match volume_id.parse() {
             Ok(id) => id,
-            Err(_) => self.inline_id(volume_id).await.ok_or_else(not_found)?,
+            Err(_) => self.inline_id(volume_id).await.map_err(|error| match error {
+                FindError::NotFound => not_found(),
+                FindError::Trouble(trouble) => trouble.into(),
+            })?,
         };
         self.local_of(&id).await
     }

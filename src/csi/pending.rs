@@ -25,7 +25,7 @@ impl Limits {
 
 /// What is given up at its deadline says what went wrong; this much later somebody else answers for it. Less than the
 /// margin that lies between our deadline and that of a client who waits for two seconds or more.
-const LATE: Duration = Duration::from_millis(200);
+const LATE: Duration = Duration::from_millis(150);
 
 /// Does `work` for `object`, alone, to its end: also when the caller goes away, since half a volume helps nobody. A second
 /// call meanwhile waits for it until its own `deadline`.

@@ -7,9 +7,8 @@ use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use crate::volume::Mode;
+use crate::volume::{Mode, short_hash};
 
 /// One staged volume.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,8 +36,7 @@ impl Notes {
     }
 
     fn file(&self, volume_id: &str) -> PathBuf {
-        let name: String = Sha256::digest(volume_id)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        self.directory.join(name)
+        self.directory.join(short_hash(volume_id))
     }
 
     /// The note on a volume; one that can't be read counts as missing.

@@ -11,7 +11,7 @@ use crate::backend::{
 };
 use crate::mount::{MeasureError, MountError, UnmountError};
 use crate::volume::{
-    AccessError, CapacityError, DirectoryError, ExportError, NameError, NotAllowed, OptionError,
+    AccessError, CapacityError, DirectoryError, ExportError, InlineError, NameError, NotAllowed, OptionError,
     ParameterError,
 };
 
@@ -194,6 +194,7 @@ status_of! {
     NameError => |_| Code::InvalidArgument,
     OptionError => |_| Code::InvalidArgument,
     ParameterError => |_| Code::InvalidArgument,
+    InlineError => |_| Code::InvalidArgument,
     DirectoryError => |_| Code::InvalidArgument,
     ExportError => |_| Code::InvalidArgument,
     NotAllowed => |_| Code::InvalidArgument,

@@ -99,7 +99,8 @@ async fn of_task(
         Ok(None) => {
             found.push(look(&name, false, "its CronJob is missing: the controller makes it; see its log"))
         }
-        Ok(Some(_)) | Err(_) => {}
+        Ok(Some(_)) => {}
+        Err(error) => found.push(look(&name, false, format!("its CronJob can't be read: {error}"))),
     }
     if let Some(claim) = &status.claim_name {
         let bound = claims.get_opt(claim).await.ok().flatten().and_then(|claim| claim.status?.phase);

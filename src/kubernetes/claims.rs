@@ -5,7 +5,7 @@
 //!
 //! Rights: persistentvolumes list, watch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -36,18 +36,32 @@ pub async fn bindings(client: Client, driver: String, told: mpsc::Sender<Bound>)
     let volumes: Api<PersistentVolume> = Api::all(client);
     let mut events = pin!(watcher(volumes, watcher::Config::default()).default_backoff());
     let (mut known, mut said) = (HashMap::new(), Said::default());
+    // While volumes are listed anew: those that are still there.
+    let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
         let volume = match event {
             Ok(watcher::Event::Apply(volume)) => {
                 said.well("watching PersistentVolumes");
                 volume
             }
-            Ok(watcher::Event::InitApply(volume)) => volume,
+            Ok(watcher::Event::InitApply(volume)) => {
+                listed.extend(handle(&volume, &driver).map(str::to_owned));
+                volume
+            }
             Ok(watcher::Event::Delete(volume)) => {
                 handle(&volume, &driver).and_then(|id| known.remove(id));
                 continue;
             }
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => continue,
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            // Of what was deleted while the watch was broken, nobody tells.
+            Ok(watcher::Event::InitDone) => {
+                let there = std::mem::take(&mut listed);
+                known.retain(|id, _| there.contains(id));
+                continue;
+            }
             Err(error) => {
                 watch_trouble(
                     &mut said,

@@ -16,7 +16,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::{Said, code};
+use super::{Said, code, no_answer};
 
 /// How long others wait after a renewal before they take over.
 const DURATION: Duration = Duration::from_secs(15);
@@ -98,9 +98,7 @@ impl Lease {
                 }
                 Ok(Err(error)) if code(&error) == Some(409) => {}
                 Ok(Err(error)) => said.trouble(&self.what(), &error),
-                Err(_) => {
-                    said.trouble(&self.what(), &kube::Error::Service("no answer from the API server".into()))
-                }
+                Err(_) => said.trouble(&self.what(), &no_answer()),
             }
             let next = began + self.times.period;
             self.tell(&held, until > Instant::now());

@@ -45,17 +45,33 @@ pub enum ConnectError {
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// How long a connection that is asked something may say nothing. Longer than the 290 s for which a quiet watch is kept, after
+/// which the API server ends it by itself. Without it, a list behind a connection that is gone without a word waits for ever.
+const SILENCE: Duration = Duration::from_secs(310);
+
 /// A client by KUBECONFIG where that is set, else by the account of the pod that this process runs in.
 pub async fn connect() -> Result<Client, ConnectError> {
-    let mut config = if std::env::var_os("KUBECONFIG").is_some_and(|file| !file.is_empty()) {
+    let config = if std::env::var_os("KUBECONFIG").is_some_and(|file| !file.is_empty()) {
         Config::from_kubeconfig(&Default::default()).await?
     } else if std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
         Config::incluster()?
     } else {
         return Err(ConnectError::Nowhere);
     };
+    Ok(client(config, SILENCE)?)
+}
+
+fn client(mut config: Config, silence: Duration) -> Result<Client, kube::Error> {
     config.connect_timeout = Some(CONNECT);
-    Ok(Client::try_from(config)?)
+    config.read_timeout = Some(silence);
+    // Counted from the request on, and not from when the connection was last used.
+    config.reset_reader_on_write = true;
+    Client::try_from(config)
+}
+
+/// What stands for an answer that did not come.
+fn no_answer() -> kube::Error {
+    kube::Error::Service("no answer from the API server".into())
 }
 
 /// What was said last of something that is tried again and again: the same words are said once.

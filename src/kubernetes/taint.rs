@@ -19,7 +19,7 @@ use kube::{Client, ResourceExt};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{Said, code, watch_trouble};
+use super::{Said, code, no_answer, watch_trouble};
 use crate::telemetry::Metrics;
 
 /// What stands behind the driver's name in the taint's key.
@@ -31,6 +31,9 @@ const AT_ONCE: u32 = 5;
 /// How long to wait before a node is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// Longer the answers about one node are not waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// How long to wait for an event where nothing else is to be done.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -40,12 +43,14 @@ pub struct StartupTaint {
     driver: String,
     key: String,
     again: Duration,
+    patience: Duration,
 }
 
 impl StartupTaint {
     /// That of the driver of this name.
     pub fn of(driver: &str) -> Self {
-        Self { driver: driver.to_owned(), key: format!("{driver}/{SUFFIX}"), again: AGAIN }
+        let key = format!("{driver}/{SUFFIX}");
+        Self { driver: driver.to_owned(), key, again: AGAIN, patience: PATIENCE }
     }
 
     /// Takes the taint off nodes for as long as the process runs.
@@ -89,7 +94,8 @@ impl StartupTaint {
                 continue;
             }
             for node in known.due() {
-                match self.untaint(&nodes, &node).await {
+                let removed = tokio::time::timeout(self.patience, self.untaint(&nodes, &node)).await;
+                match removed.unwrap_or_else(|_| Err(no_answer())) {
                     Ok(removed) => {
                         patching.well("removing the start-up taint");
                         known.tainted.remove(&node);
@@ -222,6 +228,7 @@ impl StartupTaint {
     /// The same, less patient.
     pub(super) fn hasty(mut self) -> Self {
         self.again = Duration::from_millis(20);
+        self.patience = Duration::from_millis(200);
         self
     }
 }

@@ -36,6 +36,10 @@ struct State {
     edits: VecDeque<Edit>,
     /// Requests that begin so are refused with this code.
     refused: Option<(&'static str, u16)>,
+    /// Requests that begin so get no answer.
+    silent: Option<&'static str>,
+    /// The next watch is told that it is too late for it, as after a time without a connection.
+    expired: bool,
 }
 
 impl Server {
@@ -165,7 +169,16 @@ impl tower::Service<Request<Body>> for Server {
             let path = parts.uri.path().to_owned();
             let body = body.collect_bytes().await.unwrap();
             let watching = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
-            let (code, text) = if watching {
+            let what = format!("{} {path}", parts.method);
+            if server.state().silent.is_some_and(|begin| what.starts_with(begin)) {
+                server.state().asked.push(what);
+                return std::future::pending().await;
+            }
+            let expired = watching && std::mem::take(&mut server.state().expired);
+            let (code, text) = if expired {
+                let (_, status) = failed(410, "too old resource version");
+                (200, format!("{}\n", json!({"type": "ERROR", "object": status})))
+            } else if watching {
                 // A watch that tells of all there is, and ends.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 let (_, list) = server.state().answer("GET", &path, &Value::Null);
@@ -258,6 +271,31 @@ async fn what_fails_for_a_while_is_tried_again() {
     server.until("the taint is gone", |server| keys(&server.object(NODE)).is_empty()).await;
 }
 
+#[tokio::test]
+async fn a_request_that_is_never_answered_is_given_up_and_made_again() {
+    let server = Server::default();
+    server.put(NODE, node(&[KEY]));
+    server.put(CSI_NODE, csi_node(&[DRIVER]));
+    server.state().silent = Some("PATCH");
+    removing(&server);
+    server.until("it was tried again", |server| server.asked("PATCH") > 2).await;
+    server.state().silent = None;
+    server.until("the taint is gone", |server| keys(&server.object(NODE)).is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_takes_a_request_and_says_nothing_holds_nobody_for_ever() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let client =
+        super::client(kube::Config::new(server.parse().unwrap()), Duration::from_millis(200)).unwrap();
+    let nodes = kube::api::Api::<k8s_openapi::api::core::v1::Node>::all(client);
+    let list = tokio::spawn(async move { nodes.list(&Default::default()).await });
+    let _connected = listener.accept().await.unwrap();
+    let answer = tokio::time::timeout(Duration::from_secs(20), list).await;
+    assert!(answer.expect("an end").unwrap().is_err());
+}
+
 #[test]
 fn a_missing_right_is_said_once_with_who_lacks_what() {
     let forbidden = |message: &str| -> kube::Error {
@@ -333,28 +371,53 @@ async fn who_finds_the_lease_taken_away_holds_it_no_longer() {
     assert_eq!(holder(&server), "another");
 }
 
+const VOLUME: &str = "/api/v1/persistentvolumes/pvc-1";
+
+fn volume(namespace: &str, phase: &str) -> Value {
+    let source = json!({"driver": DRIVER, "volumeHandle": "pool1~x"});
+    let claim = json!({"namespace": namespace, "name": "data"});
+    json!({"metadata": {}, "spec": {"csi": source, "claimRef": claim}, "status": {"phase": phase}})
+}
+
+fn of(namespace: &str) -> Option<Bound> {
+    let claim = Claim { namespace: namespace.into(), name: "data".into(), volume: "pvc-1".into() };
+    Some(Bound { volume_id: "pool1~x".into(), claim })
+}
+
+/// Bindings are watched in the background.
+fn binding(server: &Server) -> mpsc::Receiver<Bound> {
+    let (sender, told) = mpsc::channel(1);
+    tokio::spawn(bindings(server.client(), DRIVER.to_owned(), sender));
+    told
+}
+
 #[tokio::test]
 async fn a_claim_is_told_once_and_again_when_the_volume_has_another() {
     let server = Server::default();
-    let path = "/api/v1/persistentvolumes/pvc-1";
-    let volume = |namespace: &str, phase: &str| {
-        let source = json!({"driver": DRIVER, "volumeHandle": "pool1~x"});
-        let claim = json!({"namespace": namespace, "name": "data"});
-        json!({"metadata": {}, "spec": {"csi": source, "claimRef": claim}, "status": {"phase": phase}})
-    };
-    server.put(path, volume("one", "Bound"));
-    let (sender, mut told) = mpsc::channel(1);
-    tokio::spawn(bindings(server.client(), DRIVER.to_owned(), sender));
-    let of = |namespace: &str| {
-        let claim = Claim { namespace: namespace.into(), name: "data".into(), volume: "pvc-1".into() };
-        Some(Bound { volume_id: "pool1~x".into(), claim })
-    };
+    server.put(VOLUME, volume("one", "Bound"));
+    let mut told = binding(&server);
     assert_eq!(told.recv().await, of("one"));
     // On its way to the next it is nobody's, and what was told is not told again.
-    server.put(path, volume("one", "Released"));
+    server.put(VOLUME, volume("one", "Released"));
     let seen = server.asked("GET");
     server.until("that is seen", |server| server.asked("GET") > seen + 3).await;
     assert!(told.try_recv().is_err());
-    server.put(path, volume("two", "Bound"));
+    server.put(VOLUME, volume("two", "Bound"));
     assert_eq!(told.recv().await, of("two"));
+}
+
+#[tokio::test]
+async fn a_volume_that_went_while_the_watch_was_broken_is_forgotten() {
+    let server = Server::default();
+    server.put(VOLUME, volume("one", "Bound"));
+    let mut told = binding(&server);
+    assert_eq!(told.recv().await, of("one"));
+    server.state().objects.remove(VOLUME);
+    server.state().expired = true;
+    server.until("the watch is broken", |server| !server.state().expired).await;
+    let seen = server.asked("GET");
+    server.until("all is listed anew", |server| server.asked("GET") > seen + 2).await;
+    server.put(VOLUME, volume("one", "Bound"));
+    let again = tokio::time::timeout(Duration::from_secs(20), told.recv()).await;
+    assert_eq!(again.expect("it is another volume"), of("one"));
 }

@@ -31,6 +31,11 @@ pub enum Job {
         /// Whether nobody may write there.
         read_only: bool,
     },
+    /// Make the directory `target`, if it is missing, for something to be mounted at.
+    Prepare {
+        /// The directory.
+        target: PathBuf,
+    },
     /// Look whether something may be mounted at `target`.
     Check {
         /// The directory.
@@ -65,7 +70,7 @@ pub enum Job {
 /// What came of it; one variant per kind of result.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Answer {
-    /// Of [`Job::Stage`], [`Job::Bind`] and [`Job::Check`].
+    /// Of [`Job::Stage`], [`Job::Bind`], [`Job::Prepare`] and [`Job::Check`].
     Mounted(Result<(), MountError>),
     /// Of [`Job::Remove`]: the error's number.
     Done(Result<(), i32>),
@@ -82,6 +87,7 @@ pub fn answer(job: Job) -> Answer {
     match job {
         Job::Stage { mount, target } => Answer::Mounted(stage(&mount, &target)),
         Job::Bind { source, target, read_only } => Answer::Mounted(bind(&source, &target, read_only)),
+        Job::Prepare { target } => Answer::Mounted(prepare(&target)),
         Job::Check { target } => Answer::Mounted(usable(&target)),
         Job::Unmount { target, how, remove: and_remove } => {
             let done = linux::unmount(&target, how).map(|()| and_remove && remove(&target).is_ok());

@@ -2,9 +2,10 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use rustix::io::Errno;
 use tokio::time::Instant;
 
@@ -135,9 +136,17 @@ impl Mounter {
         })
     }
 
+    /// Makes the directory `target` unless it is there, in one that is.
+    pub async fn prepare(&self, target: &Path, deadline: Instant) -> Result<(), MountError> {
+        self.looked_at(target, Job::Prepare { target: target.to_owned() }, deadline).await
+    }
+
     /// Whether something may be mounted at `target`: an empty directory.
     pub async fn check(&self, target: &Path, deadline: Instant) -> Result<(), MountError> {
-        let job = Job::Check { target: target.to_owned() };
+        self.looked_at(target, Job::Check { target: target.to_owned() }, deadline).await
+    }
+
+    async fn looked_at(&self, target: &Path, job: Job, deadline: Instant) -> Result<(), MountError> {
         self.mounted(&job, deadline).await.unwrap_or_else(|lost| {
             Err(MountError::Target { target: target.display().to_string(), why: lost.to_string() })
         })
@@ -186,7 +195,7 @@ impl Mounter {
     }
 
     fn haunted(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.haunted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.haunted.lock()
     }
 
     async fn remove(&self, target: &Path) -> Result<(), UnmountError> {

@@ -4,35 +4,49 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::backend::{ExpandError, Handle, Volumes};
+use crate::backend::{ExpandError, Handle, Place, Trouble, Volumes};
 use crate::kubernetes::Bound;
-use crate::volume::{AllowedServers, Claim, ExportName, SecretOptions, VolumeId};
+use crate::volume::{AllowedServers, Claim, SecretOptions, VolumeId};
 
 /// How long one record may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long to wait before what failed is tried again.
-const AGAIN: Duration = Duration::from_secs(60);
+/// How often what failed is tried again.
+pub(super) const AGAIN: Duration = Duration::from_secs(60);
 
-/// Writes down what is told. Of a server that is not allowed nothing is asked, nor of a volume that nobody made here.
-pub(super) async fn follow(mut told: mpsc::Receiver<Bound>, volumes: Volumes, servers: AllowedServers) {
+/// Writes down what is told, and tries what failed once `again`. Of a server that is not allowed nothing is asked, nor of a
+/// volume that nobody made here.
+pub(super) async fn follow(
+    mut told: mpsc::Receiver<Bound>,
+    volumes: Volumes,
+    servers: AllowedServers,
+    again: Duration,
+) {
     let mut late: HashMap<VolumeId, Claim> = HashMap::new();
+    // By a clock of its own, or a cluster in which something is always bound would never come to it.
+    let mut again = tokio::time::interval(again);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let next = tokio::time::timeout(AGAIN, told.recv()).await;
-        let due: Vec<(VolumeId, Claim)> = match next {
-            Ok(None) => return,
-            Ok(Some(Bound { volume_id, claim })) => {
-                let id = volume_id.parse().ok().filter(|id| is_ours(id, &servers));
-                id.map(|id| (id, claim)).into_iter().collect()
-            }
-            Err(_) => late.drain().collect(),
+        let due: Vec<(VolumeId, Claim)> = tokio::select! {
+            next = told.recv() => match next {
+                None => return,
+                Some(Bound { volume_id, claim }) => {
+                    volume_id.parse().ok().map(|id| (id, claim)).into_iter().collect()
+                }
+            },
+            _ = again.tick() => late.drain().collect(),
         };
         for (id, claim) in due {
             let handle = Handle { id: id.clone(), secret: SecretOptions::default() };
             late.remove(&id);
-            match volumes.claim(&handle, claim.clone(), Instant::now() + PATIENCE).await {
+            let recorded = match may_be_asked(&handle, &volumes, &servers) {
+                Ok(true) => volumes.claim(&handle, claim.clone(), Instant::now() + PATIENCE).await,
+                Ok(false) => continue,
+                Err(trouble) => Err(trouble.into()),
+            };
+            match recorded {
                 Ok(true) => {
                     let Claim { namespace, name, volume } = &claim;
                     tracing::info!(volume_id = %id, namespace, claim = name, volume, "the volume's claim is recorded");
@@ -48,10 +62,16 @@ pub(super) async fn follow(mut told: mpsc::Receiver<Bound>, volumes: Volumes, se
     }
 }
 
-fn is_ours(id: &VolumeId, servers: &AllowedServers) -> bool {
-    match id {
-        VolumeId::Share { export: ExportName::Named(export, _), .. } => servers.check(export).is_ok(),
-        VolumeId::Share { export: ExportName::Hashed(_), .. } | VolumeId::Pool { .. } => true,
-        VolumeId::Peer { .. } => false,
-    }
+/// Whether the volume's place may be asked. An export that its id names by a hash alone has to be known first.
+fn may_be_asked(handle: &Handle, volumes: &Volumes, servers: &AllowedServers) -> Result<bool, Trouble> {
+    Ok(match volumes.backend().locate(handle)? {
+        Some(Place::Share { export, .. }) => {
+            !matches!(handle.id, VolumeId::Peer { .. }) && servers.check(&export).is_ok()
+        }
+        Some(Place::Pool) => true,
+        None => false,
+    })
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
 //! The reaper's rounds: at each place by itself, and by one process at a time where there is a Lease.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -36,7 +37,7 @@ pub(super) async fn whenever_held(
     let counts = Counts::default();
     let shown = Arc::clone(&counts);
     metrics.volumes(move || {
-        let counts = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = shown.lock();
         counts
             .values()
             .copied()
@@ -49,7 +50,7 @@ pub(super) async fn whenever_held(
             () = reap(&volumes, &metrics, lifetime, interval, &counts) => {}
             _ = held.wait_for(|held| !*held) => {}
         }
-        counts.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        counts.lock().clear();
     }
 }
 
@@ -72,7 +73,7 @@ async fn reap(volumes: &Volumes, metrics: &Metrics, lifetime: Duration, interval
 async fn reap_place(volumes: Volumes, metrics: Metrics, lifetime: Duration, place: Place, counts: Counts) {
     let name = place.name();
     let failed = |trouble: Trouble| tracing::warn!(place = name, %trouble, "the trash can't be emptied now");
-    match volumes.backend().reap(&place, lifetime.as_secs()).await {
+    match volumes.backend().reap(&place, Some(lifetime.as_secs())).await {
         Ok(reaped) => {
             metrics.reaped(reaped.removed);
             if reaped.removed > 0 {
@@ -80,7 +81,7 @@ async fn reap_place(volumes: Volumes, metrics: Metrics, lifetime: Duration, plac
             }
             reaped.trouble.into_iter().for_each(failed);
             let count = VolumeCount { live: reaped.volumes, trash: reaped.waiting };
-            counts.lock().unwrap_or_else(PoisonError::into_inner).insert(place, count);
+            counts.lock().insert(place, count);
         }
         Err(trouble) => failed(trouble),
     }

@@ -5,13 +5,14 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use rustix::io::Errno;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -43,10 +44,25 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
+/// What stands for every address where `[::]` can't be had since the kernel has no IPv6 (`ipv6.disable=1`).
+fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
+    let is_off = error.raw_os_error() == Some(Errno::AFNOSUPPORT.raw_os_error());
+    let is_every = address.is_ipv6() && address.ip().is_unspecified();
+    (is_off && is_every).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
+}
+
 impl Admin {
     /// Takes the address: at the start, where a failure can still be told to the one who chose it.
+    ///
+    /// `[::]` stands for every address, of IPv4 too; on a kernel without IPv6 it is `0.0.0.0`.
     pub async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
-        TcpListener::bind(address).await.map(Self).map_err(|error| AdminError { address, error })
+        let bound = TcpListener::bind(address).await;
+        let instead = bound.as_ref().err().and_then(|error| without_ipv6(address, error));
+        let bound = match instead {
+            Some(instead) => TcpListener::bind(instead).await,
+            None => bound,
+        };
+        bound.map(Self).map_err(|error| AdminError { address, error })
     }
 
     /// The address, with the port that the kernel chose where 0 was asked for.
@@ -124,6 +140,30 @@ mod tests {
 
         stop.send(()).unwrap();
         server.await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn every_address_of_ipv6_is_one_of_ipv4_too_whether_or_not_the_kernel_has_ipv6() {
+        let admin = Admin::bind("[::]:0".parse().unwrap()).await.unwrap();
+        let port = admin.address().unwrap().port();
+        let (_ready, readiness) = watch::channel(Ok(()));
+        tokio::spawn(admin.serve(Metrics::new(), readiness, std::future::pending()));
+        let here = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        assert!(ask(here, "/readyz").await.starts_with("HTTP/1.1 200"));
+    }
+
+    #[test]
+    fn only_every_address_has_another_one_and_only_without_ipv6() {
+        let instead = |address: &str, errno: Errno| {
+            let error = io::Error::from(errno);
+            without_ipv6(address.parse().unwrap(), &error).map(|address| address.to_string())
+        };
+        assert_eq!(instead("[::]:9", Errno::AFNOSUPPORT).as_deref(), Some("0.0.0.0:9"));
+        for (address, errno) in
+            [("[::]:9", Errno::ADDRINUSE), ("[::1]:9", Errno::AFNOSUPPORT), ("0.0.0.0:9", Errno::AFNOSUPPORT)]
+        {
+            assert_eq!(instead(address, errno), None, "{address} {errno}");
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::show::size;
+use crate::client::percentile;
 
 /// What was found out about the server.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -93,10 +94,10 @@ pub(super) fn look(volume: &OwnedFd, mounted: &str, theirs: &str) -> io::Result<
     let copy = copied.map(|_| Some(copies(mounted)?.saturating_sub(before?)));
 
     let other: File = openat(volume, "able-source", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?.into();
-    let locks = [
-        flock(&other, FlockOperation::NonBlockingLockExclusive),
-        fcntl_lock(&source, FlockOperation::NonBlockingLockExclusive),
-    ];
+    let by_flock = flock(&other, FlockOperation::NonBlockingLockExclusive);
+    // Over NFS both are locks on bytes, of two owners, and would keep each other out (flock(2), "NFS details").
+    drop(other);
+    let locks = [by_flock, fcntl_lock(&source, FlockOperation::NonBlockingLockExclusive)];
     let user_attribute = fsetxattr(&source, "user.kuration", b"1", XattrFlags::empty());
     let acl = ["system.nfs4_acl", "system.posix_acl_access"].into_iter().find(|name| {
         // No list at all is an answer too.
@@ -105,7 +106,7 @@ pub(super) fn look(volume: &OwnedFd, mounted: &str, theirs: &str) -> io::Result<
     let about = fstatvfs(&source)?;
     let user = openat(volume, theirs, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
     let user = user.ok().and_then(|file| File::from(file).metadata().ok()).map(|metadata| metadata.uid());
-    drop((source, other, target));
+    drop((source, target));
     for name in ["able-source", "able-clone", "able-copy"] {
         unlinkat(volume, name, AtFlags::empty())?;
     }
@@ -316,23 +317,17 @@ fn attributes(seen: &Seen) -> Finding {
 }
 
 fn latency(seen: &Seen) -> Finding {
-    // Of n times in order: the one that so many of a hundred don't exceed.
-    let of = |times: &[Duration], percent: usize| {
-        let rank = (times.len() * percent).div_ceil(100).max(1) - 1;
-        times.get(rank).copied().unwrap_or_default()
-    };
     let shown = |time: Duration| format!("{:.2}", time.as_secs_f64() * 1000.0);
-    let each = seen
-        .times
-        .iter()
-        .map(|(name, times)| format!("{name} {}/{}", shown(of(times, 50)), shown(of(times, 95))));
+    let each = seen.times.iter().map(|(name, times)| {
+        format!("{name} {}/{}", shown(percentile(times, 50)), shown(percentile(times, 95)))
+    });
     let count = seen.times.first().map_or(0, |(_, times)| times.len());
     let found = format!("p50/p95 in ms of {count}: {}", each.collect::<Vec<_>>().join(", "));
     let flush = seen
         .times
         .iter()
         .find(|(name, _)| *name == "write+fsync")
-        .map_or(Duration::ZERO, |(_, times)| of(times, 50));
+        .map_or(Duration::ZERO, |(_, times)| percentile(times, 50));
     if flush <= SLOW {
         return Finding::good("latency", found, "small files and databases are at home here");
     }

@@ -3,10 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sha2::{Digest, Sha256};
-
 use super::parameters::{METADATA, permissions};
-use super::{DEFAULT_MODE, Owner, ParameterError, nearest};
+use super::{DEFAULT_MODE, Owner, ParameterError, nearest, short_hash};
 
 /// An inline volume, as its Pod asks for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,8 +76,7 @@ impl Inline {
 
     /// The name of the volume that is made for an id. It is one that no claim's volume has, and short enough for any id.
     pub fn name(volume_id: &str) -> String {
-        let hash: String = Sha256::digest(volume_id)[..16].iter().map(|byte| format!("{byte:02x}")).collect();
-        format!("inline-{hash}")
+        format!("inline-{}", short_hash(volume_id))
     }
 
     /// Reads what a Pod says, keys in any case. A size that is not said is `limit`, in bytes.

@@ -154,10 +154,9 @@ const KNOWN: &[(&str, Actor, Takes)] = &[
     ("alignwrite", Nfs, Flag), ("noalignwrite", Nfs, Flag),
     // "Options for NFS versions 2 and 3 only"
     ("proto", Nfs, Value), ("udp", Nfs, Flag), ("tcp", Nfs, Flag), ("rdma", Nfs, Flag), ("port", Nfs, Value),
-    ("mountport", Nfs, Value), ("mountproto", Nfs, Value), ("mounthost", Nfs, Value), ("mountaddr", Nfs, Value),
-    ("mountvers", Nfs, Value), ("namlen", Nfs, Value), ("lock", Nfs, Flag), ("nolock", Nfs, Flag), ("cto", Nfs, Flag),
-    ("nocto", Nfs, Flag), ("acl", Nfs, Flag), ("noacl", Nfs, Flag), ("local_lock", Nfs, Value),
-    ("posix", Nfs, Flag), ("noposix", Nfs, Flag),
+    ("mountport", Nfs, Value), ("mountproto", Nfs, Value), ("mountvers", Nfs, Value), ("namlen", Nfs, Value),
+    ("lock", Nfs, Flag), ("nolock", Nfs, Flag), ("cto", Nfs, Flag), ("nocto", Nfs, Flag), ("acl", Nfs, Flag),
+    ("noacl", Nfs, Flag), ("local_lock", Nfs, Value), ("posix", Nfs, Flag), ("noposix", Nfs, Flag),
     // "Options for NFS version 4 only"
     ("clientaddr", Nfs, Value), ("migration", Nfs, Flag), ("nomigration", Nfs, Flag),
     // mount(8), "Filesystem-independent mount options"
@@ -174,6 +173,9 @@ const KNOWN: &[(&str, Actor, Takes)] = &[
 /// Options that Kuration sets by itself, with the reason.
 const OURS: &[(&str, &str)] = &[
     ("addr", "the server's name is resolved at each mount"),
+    // By these NFS 3 would send the MOUNT call to any host, also one that --allow-server leaves out.
+    ("mountaddr", "the server itself is asked"),
+    ("mounthost", "the server itself is asked"),
     ("remount", "a volume is mounted once, and not changed under its users"),
     ("bind", "a volume is mounted from its server"),
     ("rbind", "a volume is mounted from its server"),
@@ -422,6 +424,9 @@ mod tests {
     fn options_of_the_driver_are_refused_with_the_reason() {
         assert!(matches!(parse("addr=10.0.0.1"), Err(OptionError::Ours(..))));
         assert!(matches!(parse("remount"), Err(OptionError::Ours(..))));
+        // Nor may anybody but the server be asked to mount.
+        assert!(matches!(parse("vers=3,mountaddr=10.0.0.1"), Err(OptionError::Ours(..))));
+        assert!(matches!(parse("vers=3,mounthost=10.0.0.1"), Err(OptionError::Ours(..))));
     }
 
     #[test]

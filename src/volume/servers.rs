@@ -68,6 +68,9 @@ fn number(address: IpAddr) -> (u128, u8) {
     }
 }
 
+/// The bits of an IPv6 address in front of an IPv4 address that it stands for (`::ffff:10.0.0.1`).
+const MAPPED: u8 = 96;
+
 /// `value` with all but its first `bits` bits cleared.
 fn prefix(value: u128, bits: u8) -> u128 {
     value & u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0)
@@ -122,15 +125,19 @@ impl FromStr for ServerPattern {
         let (start, length) =
             text.split_once('/').map_or((&*text, None), |(start, bits)| (start, Some(bits)));
         if let Ok(address) = plain(start).parse::<IpAddr>() {
-            // An IPv4 address in IPv6's clothes has its prefix counted in the latter: kept as written.
-            let first = if length.is_none() { address.to_canonical() } else { address };
-            let (value, all) = number(first);
+            let (_, all) = number(address);
             let bits = match length {
                 None => all,
                 Some(bits) => {
                     bits.parse::<u8>().ok().filter(|bits| *bits <= all).ok_or(PatternError::Bits(all))?
                 }
             };
+            // An IPv4 network in IPv6's clothes, whose prefix counts these too, is one of IPv4, as a server's address is.
+            let (first, bits) = match address.to_canonical() {
+                inner @ IpAddr::V4(_) if address.is_ipv6() && bits >= MAPPED => (inner, bits - MAPPED),
+                _ => (address, bits),
+            };
+            let (value, _) = number(first);
             let masked = prefix(value, bits);
             if masked == value {
                 return Ok(Self::Network { first, bits });
@@ -245,6 +252,9 @@ mod tests {
             ("fe80::/10", "fe80::1%eth0"),
             ("10.1.2.3", "::ffff:10.1.2.3"),
             ("::ffff:10.1.2.3", "10.1.2.3"),
+            ("::ffff:10.0.0.0/104", "10.1.2.3"),
+            ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3"),
+            ("::ffff:0.0.0.0/96", "192.0.2.1"),
         ] {
             assert!(allows(pattern, server), "{pattern} {server}");
         }
@@ -255,6 +265,8 @@ mod tests {
             ("0.0.0.0/0", "fd00::1"),
             ("::/0", "10.0.0.1"),
             ("fd00::/8", "fc00::1"),
+            ("::ffff:10.0.0.0/104", "11.0.0.1"),
+            ("::ffff:10.1.2.3/128", "10.1.2.4"),
             // What some resolvers take for 10.0.0.1 is no address here, and no name either.
             ("10.0.0.0/8", "10.1"),
             ("0.0.0.0/0", "0x0a000001"),
@@ -286,6 +298,8 @@ mod tests {
             ("10.0.0.0/x", "0 to 32"),
             ("10.1.2.3/8", "did you mean 10.0.0.0/8?"),
             ("fd00::1/64", "did you mean fd00::/64?"),
+            ("::ffff:10.1.2.3/104", "did you mean 10.0.0.0/8?"),
+            ("::ffff:10.0.0.0/129", "0 to 128"),
         ] {
             let refusal = text.parse::<ServerPattern>().expect_err(text).to_string();
             assert!(refusal.contains(words), "{text:?}: {refusal}");

@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::SystemTime;
 
 use serde_json::Value;
 
@@ -18,33 +17,15 @@ fn chart() -> PathBuf {
     in_repository("charts/kuration-csi")
 }
 
-/// The program: `HELM` names it, else the test cluster's, else the one in the PATH.
+/// The program: `HELM` names it, else the PATH has one.
 fn program() -> PathBuf {
     if let Some(named) = std::env::var_os("HELM") {
         return named.into();
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")))
-        .map(|cache| cache.join("kuration"));
-    let built = |directory: PathBuf| {
-        let helm = directory.join("bin/helm");
-        let age = helm.metadata().ok()?.modified().unwrap_or(SystemTime::UNIX_EPOCH);
-        Some((age, helm))
-    };
-    let newest = cache.and_then(|cache| std::fs::read_dir(cache).ok()).and_then(|entries| {
-        let clusters = entries.flatten().map(|entry| entry.path()).filter(|path| {
-            path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("cluster-"))
-        });
-        clusters.filter_map(built).max()
-    });
-    if let Some((_, helm)) = newest {
-        return helm;
-    }
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|directory| directory.join("helm")).find(|helm| helm.is_file()).expect(
-        "there is no helm, and nothing else can render a chart: tests/cluster/build makes one, `go install \
-         helm.sh/helm/v4/cmd/helm@v4.3.1` too; HELM=/path/of/helm names another",
+        "there is no helm, and nothing else can render a chart: HELM=$(tests/cluster/build helm) makes one and names it, \
+         `go install helm.sh/helm/v4/cmd/helm@v4.3.1` puts one into the PATH",
     )
 }
 

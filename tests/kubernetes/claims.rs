@@ -16,25 +16,25 @@ crate::for_every_driver!(
     a_volume_of_readers_is_mounted_by_many,
     a_claim_waits_for_its_first_consumer;
     pool: ;
-    share: pods_on_two_nodes_write_one_volume
+    share: pods_on_two_nodes_write_one_volume, a_share_is_mounted_by_nfs_4_2
 );
 
-mod share3 {
-    use super::super::{driver::Driver, space};
+crate::for_driver!(share3: Share3;
+    a_claim_becomes_a_volume_and_goes_with_it,
+    data_outlives_the_pod_that_wrote_it,
+    two_pods_read_and_write_one_volume,
+    a_volume_of_one_node_serves_its_pods,
+    a_volume_of_one_pod_lets_no_second_in,
+    a_volume_of_readers_is_mounted_by_many,
+    a_claim_waits_for_its_first_consumer,
+    pods_on_two_nodes_write_one_volume,
+    the_mount_speaks_the_version_that_the_class_says
+);
 
-    #[test]
-    fn data_outlives_the_pod_that_wrote_it() {
-        space::run(Driver::Share3, super::data_outlives_the_pod_that_wrote_it);
-    }
-
-    #[test]
-    fn the_mount_speaks_the_version_that_the_class_says() {
-        space::run(Driver::Share3, async |space| {
-            space.claim_in_pod("data", "pod").await;
-            let mounts = space.sh("pod", "grep ' /data ' /proc/mounts").await;
-            assert!(mounts.contains("vers=3,"), "{mounts}");
-        });
-    }
+async fn the_mount_speaks_the_version_that_the_class_says(space: &Space) {
+    space.claim_in_pod("data", "pod").await;
+    let mounts = space.sh("pod", "grep ' /data ' /proc/mounts").await;
+    assert!(mounts.contains("vers=3,"), "{mounts}");
 }
 
 async fn a_claim_becomes_a_volume_and_goes_with_it(space: &Space) {
@@ -98,6 +98,12 @@ async fn pods_on_two_nodes_write_one_volume(space: &Space) {
     for pod in ["one", "two"] {
         assert_eq!(space.sh(pod, "cat /data/count").await, "20");
     }
+}
+
+async fn a_share_is_mounted_by_nfs_4_2(space: &Space) {
+    space.claim_in_pod("data", "pod").await;
+    let mounts = space.sh("pod", "grep ' /data ' /proc/mounts").await;
+    assert!(mounts.contains("vers=4.2,"), "the newest that both know: {mounts}");
 }
 
 async fn a_volume_of_one_node_serves_its_pods(space: &Space) {

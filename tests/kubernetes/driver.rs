@@ -101,3 +101,18 @@ macro_rules! for_driver {
         }
     };
 }
+
+/// Makes each case a test for one driver that runs alone.
+#[macro_export]
+macro_rules! alone {
+    ($module:ident: $driver:ident; $($case:ident),* $(,)?) => {
+        mod $module {
+            $(
+                #[test]
+                fn $case() {
+                    $crate::kubernetes::space::run_alone($crate::kubernetes::driver::Driver::$driver, super::$case);
+                }
+            )*
+        }
+    };
+}

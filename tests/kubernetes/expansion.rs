@@ -2,19 +2,24 @@
 
 use std::sync::{Arc, Mutex};
 
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, ResourceExt};
 use serde_json::json;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::{Duration, Instant};
 
-use super::space::Space;
+use super::space::{PATIENCE, Space};
 
 crate::for_every_driver!(
     a_mounted_claim_grows_step_by_step,
     a_claim_that_no_pod_uses_grows_at_its_next_mount,
     a_claim_does_not_shrink,
 );
+
+crate::for_driver!(share3: Share3; a_mounted_claim_grows_step_by_step, a_claim_that_no_pod_uses_grows_at_its_next_mount);
 
 /// What is seen of a growing claim: each once, in the order seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +34,15 @@ enum Step {
 ///
 /// Two watches have no common order, but each event names the claim's or the volume's version, and etcd counts both
 /// together.
-struct Steps(Arc<Mutex<Vec<(u64, Step)>>>, [tokio::task::JoinHandle<()>; 2]);
+struct Steps(Seen, [JoinHandle<()>; 2]);
+
+/// Steps with the version of the object that shows them.
+type Seen = Arc<Mutex<Vec<(u64, Step)>>>;
 
 impl Steps {
-    fn watch(space: &Space, claim: &str, volume: &str, size: &'static str) -> Self {
-        let seen = Arc::new(Mutex::new(Vec::new()));
+    /// Returns when both are watched: nothing that comes after is missed.
+    async fn watch(space: &Space, claim: &str, volume: &str, size: &'static str) -> Self {
+        let seen = Seen::default();
         let claims = watch(space.api::<PersistentVolumeClaim>(), claim, Arc::clone(&seen), move |claim| {
             let status = claim.status.as_ref();
             let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
@@ -55,14 +64,18 @@ impl Steps {
             let grew = capacity.is_some_and(|capacity| capacity["storage"].0 == size);
             if grew { vec![Step::VolumeGrew] } else { vec![] }
         });
+        let (claims, volumes) = tokio::join!(claims, volumes);
         Self(seen, [claims, volumes])
     }
 
-    /// Each step where it was first seen.
-    fn seen(self) -> Vec<Step> {
-        let [claims, volumes] = self.1;
-        claims.abort();
-        volumes.abort();
+    /// Each step where it was first seen, once the last one was.
+    async fn seen(self) -> Vec<Step> {
+        let deadline = Instant::now() + PATIENCE;
+        let done = || self.0.lock().unwrap().iter().any(|(_, step)| *step == Step::ClaimGrew);
+        while !done() && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.1.iter().for_each(JoinHandle::abort);
         let mut all = self.0.lock().unwrap().clone();
         all.sort_by_key(|(version, _)| *version);
         let mut steps = Vec::new();
@@ -75,12 +88,13 @@ impl Steps {
     }
 }
 
-fn watch<K>(
+/// Notes the steps that each version of an object shows. Returns when the first was seen.
+async fn watch<K>(
     api: Api<K>,
     name: &str,
-    seen: Arc<Mutex<Vec<(u64, Step)>>>,
+    seen: Seen,
     steps: impl Fn(&K) -> Vec<Step> + Send + 'static,
-) -> tokio::task::JoinHandle<()>
+) -> JoinHandle<()>
 where
     K: kube::Resource<DynamicType = ()>
         + Clone
@@ -90,15 +104,24 @@ where
         + 'static,
 {
     let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let objects = watcher(api, only).default_backoff().touched_objects();
-    tokio::spawn(async move {
-        let mut objects = objects.into_stream().boxed();
-        while let Ok(Some(object)) = objects.try_next().await {
+    let mut objects = watcher(api, only).default_backoff().touched_objects().boxed();
+    let (begun, begins) = oneshot::channel();
+    let watching = tokio::spawn(async move {
+        let mut begun = Some(begun);
+        while let Some(object) = objects.next().await {
+            // A watch that breaks begins anew by itself.
+            let Ok(object) = object else { continue };
             let version =
                 object.resource_version().and_then(|version| version.parse().ok()).unwrap_or_default();
             seen.lock().unwrap().extend(steps(&object).into_iter().map(|step| (version, step)));
+            if let Some(begun) = begun.take() {
+                begun.send(()).ok();
+            }
         }
-    })
+    });
+    let begun = tokio::time::timeout(PATIENCE, begins).await;
+    begun.unwrap_or_else(|_| panic!("{name} can't be watched")).expect("a watch that goes on");
+    watching
 }
 
 fn capacity(claim: &PersistentVolumeClaim) -> &str {
@@ -110,7 +133,7 @@ async fn a_mounted_claim_grows_step_by_step(space: &Space) {
     space.claim_in_pod("data", "pod").await;
     let volume = space.bound("data").await.name_any();
     space.sh("pod", "echo kept > /data/note").await;
-    let steps = Steps::watch(space, "data", &volume, "128Mi");
+    let steps = Steps::watch(space, "data", &volume, "128Mi").await;
     space.resize("data", "128Mi").await;
     space
         .until(space.api::<PersistentVolumeClaim>(), "data", "has 128Mi", |claim| capacity(claim) == "128Mi")
@@ -120,7 +143,7 @@ async fn a_mounted_claim_grows_step_by_step(space: &Space) {
     // The kubelet's call of NodeExpandVolume.
     space.event("Pod", "pod", &["NodeExpandVolume succeeded"]).await;
     let wanted = [Step::Resizing, Step::VolumeGrew, Step::FileSystemResizePending, Step::ClaimGrew];
-    assert_eq!(steps.seen(), wanted);
+    assert_eq!(steps.seen().await, wanted);
     assert_eq!(space.sh("pod", "cat /data/note").await, "kept");
     if space.driver.is_pool() {
         // More than the old size fits now.

@@ -51,5 +51,5 @@ async fn a_pod_names_no_place(space: &Space) {
 }
 
 async fn inline_volumes_are_refused_unless_they_are_allowed(space: &Space) {
-    refused(space, json!({}), &["inline"]).await;
+    refused(space, json!({}), &["--inline-share", "nfs.inline.enabled"]).await;
 }

@@ -1,5 +1,9 @@
 //! A volume's phases, and what becomes of it when its claim goes.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
@@ -8,7 +12,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use super::space::{PATIENCE, Space};
-use super::{objects, site};
+use super::{node, objects, site};
 
 crate::for_every_driver!(
     a_retained_volume_is_released_and_can_be_bound_again_with_its_data,
@@ -148,33 +152,7 @@ async fn recycling_ends_failed_and_says_so(space: &Space) {
 }
 
 async fn a_static_volume_without_a_record_is_used_and_left_alone(space: &Space) {
-    // The export itself, as an administrator would give it to a pod.
-    let volume = json!({
-        "metadata": {
-            "name": format!("{}-static", space.name),
-            "annotations": { "pv.kubernetes.io/provisioned-by": space.driver.name() },
-        },
-        "spec": {
-            "accessModes": ["ReadWriteMany"],
-            "capacity": { "storage": "1Gi" },
-            "persistentVolumeReclaimPolicy": "Delete",
-            "storageClassName": "",
-            "csi": {
-                "driver": space.driver.name(),
-                "volumeHandle": format!("of our own choice / {}", space.name),
-                "volumeAttributes": { "server": space.site.nfs_server, "share": space.site.nfs_share },
-            },
-        },
-    });
-    let volume =
-        space.all::<PersistentVolume>().create(&Default::default(), &objects::typed(volume)).await.unwrap();
-    let volume = volume.name_any();
-    let mut claim = naming(&volume);
-    objects::lay_over(
-        &mut claim,
-        json!({ "spec": { "storageClassName": "", "resources": { "requests": { "storage": "1Gi" } } } }),
-    );
-    space.claim("data", claim).await;
+    let volume = space.export("data", json!({})).await;
     space.pod("pod", "data", json!({})).await;
     space.running("pod").await;
     let mark = format!("/data/{}-mark", space.name);
@@ -186,67 +164,83 @@ async fn a_static_volume_without_a_record_is_used_and_left_alone(space: &Space) 
     if let Some(uid) = uid {
         space.gone(space.all::<PersistentVolume>(), &volume, &uid).await;
     }
-    let mut again = objects::typed::<PersistentVolume>(json!({
-        "metadata": { "name": format!("{}-again", space.name) },
-        "spec": {
-            "accessModes": ["ReadWriteMany"], "capacity": { "storage": "1Gi" }, "storageClassName": "",
-            "csi": {
-                "driver": space.driver.name(), "volumeHandle": format!("again / {}", space.name),
-                "volumeAttributes": { "server": space.site.nfs_server, "share": space.site.nfs_share },
-            },
-        },
-    }));
-    again = space.all().create(&Default::default(), &again).await.unwrap();
-    let mut claim = naming(&again.name_any());
-    objects::lay_over(
-        &mut claim,
-        json!({ "spec": { "storageClassName": "", "resources": { "requests": { "storage": "1Gi" } } } }),
-    );
-    space.claim("again", claim).await;
+    let again = space.export("again", json!({ "persistentVolumeReclaimPolicy": "Retain" })).await;
     space.pod("look", "again", json!({})).await;
     space.running("look").await;
     assert_eq!(space.sh("look", &format!("cat {mark}/note && rm -r {mark}")).await, "kept");
     space.end("look").await;
     space.delete(space.api::<PersistentVolumeClaim>(), "again").await;
-    drop(space.all::<PersistentVolume>().delete(&again.name_any(), &DeleteParams::default()).await);
+    drop(space.all::<PersistentVolume>().delete(&again, &DeleteParams::default()).await);
 }
 
-/// The documented way: retain, delete the claim, drop the volume's claimRef, make the claim anew elsewhere, naming the
-/// volume, and set back.
+/// deploy/examples/move-claim, run in `place`; where it is to be interrupted, by the kubectl that lies there.
+async fn move_claim(place: &Path, words: [&str; 3], interrupted: bool) -> Result<String, String> {
+    let mut command = Command::new(site::in_repository("deploy/examples/move-claim"));
+    command.args(words).current_dir(place);
+    if interrupted {
+        let path = std::env::var("PATH").unwrap();
+        command.env("PATH", format!("{}:{path}", place.display())).env("PATH_AS_IT_WAS", path);
+    }
+    tokio::task::spawn_blocking(move || site::output(&mut command)).await.expect("no panic")
+}
+
+/// The documented way, by the script that documents it. It is interrupted for two of three claims, and goes on where it was.
 async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
     let elsewhere = space.beside().await;
-    let claims = ["one", "two", "three"];
+    let claims = [("one", true), ("two", true), ("three", false)];
     let mut moved = Vec::new();
-    for claim in claims {
+    for (claim, _) in claims {
         let pod = format!("old-{claim}");
         space.claim_in_pod(claim, &pod).await;
         space.sh(&pod, &format!("echo {claim} > /data/note && sync")).await;
         moved.push((claim, space.bound(claim).await.name_any()));
         space.end(&pod).await;
     }
-    for (claim, volume) in &moved {
-        reclaim(space, volume, "Retain").await;
-        let exported = space.api::<PersistentVolumeClaim>().get(claim).await.unwrap();
-        space.delete(space.api::<PersistentVolumeClaim>(), claim).await;
-        in_phase(space, volume, "Released").await;
-        keep_for(space, volume, &elsewhere.name, claim).await;
-        let mut kept = serde_json::to_value(exported.spec.unwrap()).unwrap();
-        assert_eq!(kept["volumeName"], json!(volume));
-        objects::lay_over(&mut kept, json!({ "dataSource": null, "dataSourceRef": null }));
-        elsewhere.make::<PersistentVolumeClaim>(json!({ "metadata": { "name": claim }, "spec": kept })).await;
+    let place = tempfile::tempdir().unwrap();
+    // A kubectl that gives no volume to another claim.
+    let kubectl =
+        "#!/bin/sh\ncase \"$*\" in *claimRef*uid*) exit 1;; esac\nPATH=$PATH_AS_IT_WAS exec kubectl \"$@\"\n";
+    std::fs::write(place.path().join("kubectl"), kubectl).unwrap();
+    std::fs::set_permissions(place.path().join("kubectl"), Permissions::from_mode(0o755)).unwrap();
+    for ((claim, volume), (_, interrupted)) in moved.iter().zip(claims) {
+        let words = [*claim, &space.name, &elsewhere.name];
+        if interrupted {
+            move_claim(place.path(), words, true).await.expect_err("it can't get on");
+            in_phase(space, volume, "Released").await;
+            let kept = std::fs::read_to_string(place.path().join(format!("{claim}.json"))).unwrap();
+            let kept: Value = serde_json::from_str(&kept).unwrap();
+            assert_eq!(kept["spec"]["volumeName"], json!(volume));
+        }
+        move_claim(place.path(), words, false).await.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(elsewhere.bound(claim).await.name_any(), *volume);
-        reclaim(space, volume, "Delete").await;
+        let now = space.all::<PersistentVolume>().get(volume).await.unwrap().spec.unwrap();
+        assert_eq!(now.persistent_volume_reclaim_policy.as_deref(), Some("Delete"), "as mortal as before");
+        assert!(space.api::<PersistentVolumeClaim>().get_opt(claim).await.unwrap().is_none(), "it was moved");
     }
     for (claim, _) in &moved {
         let pod = format!("new-{claim}");
         elsewhere.pod(&pod, claim, json!({})).await;
         elsewhere.running(&pod).await;
         assert_eq!(elsewhere.sh(&pod, "cat /data/note").await, *claim);
-        elsewhere.end(&pod).await;
     }
+    // What is told of the volumes names the claims that have them now: the kubelet's figures, the events, and the records.
     for (claim, volume) in &moved {
+        measured(&elsewhere, claim).await;
+        elsewhere.resize(claim, "128Mi").await;
+        let words = ["External resizer is resizing volume", volume];
+        elsewhere.event("PersistentVolumeClaim", claim, &words).await;
         recorded(space, &elsewhere.name, claim, volume).await;
     }
+    let volumes: Vec<&str> = moved.iter().map(|(_, volume)| volume.as_str()).collect();
+    let mut found = records(space, &volumes).await;
+    found.sort();
+    let mut wanted: Vec<String> = Vec::new();
+    for (claim, volume) in &moved {
+        wanted.push(format!("{}/{claim} has {volume}", elsewhere.name));
+        elsewhere.end(&format!("new-{claim}")).await;
+    }
+    wanted.sort();
+    assert_eq!(found, wanted);
     // The claim's new owner frees the volume.
     for (claim, volume) in moved {
         let uid = space.all::<PersistentVolume>().get(&volume).await.unwrap().uid().unwrap();
@@ -254,6 +248,29 @@ async fn a_claim_moves_to_another_namespace_with_its_data(space: &Space) {
         space.gone(space.all::<PersistentVolume>(), &volume, &uid).await;
     }
     elsewhere.close().await;
+}
+
+/// Waits until the kubelet has measured what a claim's volume holds.
+async fn measured(space: &Space, claim: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while node::gauge(space, "used_bytes", claim).await.is_none() {
+        assert!(Instant::now() < deadline, "the kubelet knows nothing of {claim}");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Who has these volumes, by the records that lie beside them.
+async fn records(space: &Space, volumes: &[&str]) -> Vec<String> {
+    let patterns: String = volumes.iter().map(|volume| format!(" -e '\"volume\":\"{volume}\"'")).collect();
+    // Those of other cases come and go meanwhile.
+    let script = format!("grep -hs {patterns} /data/.kuration/installations/default/volumes/*; true");
+    let found = space.oversee(&script).await;
+    let claims = found.lines().map(|record| {
+        let record: Value = serde_json::from_str(record).unwrap_or_else(|error| panic!("{error}: {record}"));
+        let word = |key: &str| record["claim"][key].as_str().unwrap_or_default().to_owned();
+        format!("{}/{} has {}", word("namespace"), word("name"), word("volume"))
+    });
+    claims.collect()
 }
 
 /// Waits until a controller says that a volume's record names the claim.

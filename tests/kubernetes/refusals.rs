@@ -48,29 +48,25 @@ async fn options_of_nfs_mean_nothing_in_a_pool(space: &Space) {
 
 async fn a_server_that_is_not_there_is_named(space: &Space) {
     // Of the network for examples: nobody answers there.
-    refused(space, json!({ "parameters": { "server": "198.51.100.250" } }), &["198.51.100.250:"]).await;
+    let words = ["198.51.100.250:", "can't be reached", "check the address"];
+    refused(space, json!({ "parameters": { "server": "198.51.100.250" } }), &words).await;
+}
+
+/// A class of an export that can't be used.
+async fn refused_share(space: &Space, share: &str, words: &[&str]) {
+    refused(space, json!({ "parameters": { "share": share } }), words).await;
 }
 
 async fn an_export_that_is_not_there_is_named(space: &Space) {
-    refused(space, json!({ "parameters": { "share": "/no/such/export" } }), &[":/no/such/export"]).await;
+    refused_share(space, "/no/such/export", &[":/no/such/export", "no such path", "check the share"]).await;
 }
 
 async fn a_squashed_root_is_told_what_to_do(space: &Space) {
-    refused(
-        space,
-        json!({ "parameters": { "share": "/squash" } }),
-        &[":/squash denies it", "no_root_squash"],
-    )
-    .await;
+    refused_share(space, "/squash", &[":/squash denies it", "no_root_squash"]).await;
 }
 
 async fn an_export_for_readers_is_told_what_to_do(space: &Space) {
-    refused(
-        space,
-        json!({ "parameters": { "share": "/readonly" } }),
-        &[":/readonly is read-only", "export it rw"],
-    )
-    .await;
+    refused_share(space, "/readonly", &[":/readonly is read-only", "export it rw"]).await;
 }
 
 async fn a_class_without_a_server_is_refused(space: &Space) {

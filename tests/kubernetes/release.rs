@@ -4,18 +4,21 @@
 use std::panic::AssertUnwindSafe;
 
 use futures::FutureExt;
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, CSINode, StorageClass, VolumeAttachment};
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-use super::objects;
-use super::site;
-use super::space::{self, Space};
+use tokio::time::{Duration, Instant};
 
+use super::space::{self, PATIENCE, Space};
+use super::{objects, rights, site};
+
+crate::alone!(share_alone: Share; a_start_up_taint_goes_when_the_driver_is_registered,
+    a_start_up_taint_on_the_controllers_own_node_goes_too);
+crate::for_driver!(pool: Pool; a_pool_that_never_gets_ready_is_mended_by_an_upgrade);
 crate::for_driver!(share: Share; a_share_that_is_attached_knows_its_limit,
-    a_start_up_taint_goes_when_the_driver_is_registered,
     nfs_3_keeps_its_locks_where_the_controller_is_on_the_nodes_network,
     upgrade_rollback_and_uninstallation_leave_volumes_alone,
     a_kubelet_directory_that_is_not_there_is_named);
@@ -45,6 +48,22 @@ impl<'a> Release<'a> {
                 "driver": "nfs",
                 "parameters": { "server": space.site.nfs_server, "share": space.site.nfs_share },
             }],
+        });
+        objects::lay_over(&mut values, own);
+        objects::lay_over(&mut values, more);
+        Self { space, values }
+    }
+
+    /// A driver for a pool alone, in a directory of the suite's own pool.
+    fn of_pool(space: &'a Space, more: Value) -> Self {
+        let mut values = space.site.values();
+        let own = json!({
+            "nfs": { "enabled": false },
+            "pool": {
+                "driverName": Self::driver(space),
+                "directory": format!("{}/{}", space.site.pool_directory(), space.name),
+            },
+            "storageClasses": [{ "name": Self::class(space), "driver": "pool" }],
         });
         objects::lay_over(&mut values, own);
         objects::lay_over(&mut values, more);
@@ -90,6 +109,27 @@ impl<'a> Release<'a> {
         self.helm(&["upgrade", RELEASE, "--wait", "--timeout", "3m"]).await
     }
 
+    /// That nothing it asked of the API server was denied. Before it is uninstalled: what still ends then has no rights any more.
+    async fn was_denied_nothing(&self) {
+        // Where there is no log, a case of `rights` says so by failing.
+        if site::variable(rights::AUDIT_LOG).is_none() {
+            return;
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (asked, denied) = rights::calls(&self.space.name);
+            assert!(denied.is_empty(), "denied: {denied:#?}");
+            if asked > 0 {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "the release's accounts have asked the API server for nothing"
+            );
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
     /// The case, and the release taken away however it ends: what belongs to no namespace would stay.
     async fn during(&self, case: impl Future<Output = ()>) {
         let outcome = AssertUnwindSafe(case).catch_unwind().await;
@@ -103,7 +143,11 @@ async fn a_share_that_is_attached_knows_its_limit(space: &Space) {
     let release = Release::new(
         space,
         29760,
-        json!({ "nfs": { "attachRequired": true, "node": { "maxVolumesPerNode": 2 } } }),
+        json!({ "nfs": {
+            "attachRequired": true,
+            "nodeAllocatableUpdatePeriodSeconds": 10,
+            "node": { "maxVolumesPerNode": 2 },
+        } }),
     );
     release
         .during(async {
@@ -134,7 +178,7 @@ async fn a_share_that_is_attached_knows_its_limit(space: &Space) {
             // One place is free again.
             space.end("pod-1").await;
             space.running("pod-3").await;
-            // A limit that is changed reaches the scheduler while pods run.
+            // A limit that is changed reaches the scheduler while pods run: the new node plugin registers itself.
             let more = json!({ "nfs": { "node": { "maxVolumesPerNode": 3 } } });
             let mut wider = Release { space, values: release.values.clone() };
             objects::lay_over(&mut wider.values, more);
@@ -146,35 +190,83 @@ async fn a_share_that_is_attached_knows_its_limit(space: &Space) {
             space.until(space.all::<CSINode>(), space.node(), "allows three volumes", known).await;
             space.pod("pod-1", "data-1", json!({})).await;
             space.running("pod-1").await;
+            // Without a new plugin, the kubelet asks again every ten seconds, and sets right what stands there.
+            space
+                .amend(space.all::<CSINode>(), space.node(), |node| {
+                    let of = node.spec.drivers.iter_mut().find(|one| one.name == driver);
+                    of.and_then(|one| one.allocatable.as_mut()).expect("a limit").count = Some(9);
+                })
+                .await;
+            space.until(space.all::<CSINode>(), space.node(), "allows three volumes again", known).await;
             space.empty().await;
+            wider.was_denied_nothing().await;
         })
         .await;
 }
 
+fn has_taint(node: &Node, key: &str) -> bool {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.key == key)
+}
+
 async fn a_start_up_taint_goes_when_the_driver_is_registered(space: &Space) {
+    start_up_taint(space, "NoSchedule", json!({})).await;
+}
+
+async fn a_start_up_taint_on_the_controllers_own_node_goes_too(space: &Space) {
+    // There is no other node for it, and this effect ends what runs already.
+    let there = objects::among(&[space.node().to_owned()]);
+    start_up_taint(space, "NoExecute", json!({ "nfs": { "controller": { "affinity": there } } })).await;
+}
+
+async fn start_up_taint(space: &Space, effect: &str, more: Value) {
     let driver = Release::driver(space);
     let (ours, other) = (format!("{driver}/agent-not-ready"), format!("{driver}/somebody-elses"));
-    let taints = json!([
-        { "key": other, "effect": "PreferNoSchedule" },
-        { "key": ours, "effect": "PreferNoSchedule" },
-    ]);
-    let nodes = space.all::<Node>();
-    space.change(nodes.clone(), space.node(), json!({ "spec": { "taints": taints } })).await;
-    let has = |node: &Node, key: &str| {
-        node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).any(|taint| taint.key == key)
+    let is_registered = async || {
+        let node = space.all::<CSINode>().get(space.node()).await.unwrap();
+        node.spec.drivers.iter().any(|one| one.name == driver)
     };
-    let release = Release::new(space, 29820, json!({ "startupTaint": true }));
-    release
-        .during(async {
+    let mut release = Release::new(space, 29820, json!({ "startupTaint": true }));
+    objects::lay_over(&mut release.values, more);
+    let mut without_nodes = Release { space, values: release.values.clone() };
+    without_nodes.values["nfs"]["node"]["affinity"] = objects::among(&["no-such-node".to_owned()]);
+
+    let nodes = space.all::<Node>();
+    let outcome = AssertUnwindSafe(async {
+        space
+            .amend(nodes.clone(), space.node(), |node| {
+                let taints = node.spec.get_or_insert_default().taints.get_or_insert_default();
+                for (key, effect) in [(&other, "PreferNoSchedule"), (&ours, effect)] {
+                    taints.push(objects::typed(json!({ "key": key, "effect": effect })));
+                }
+            })
+            .await;
+        let case = async {
+            without_nodes.apply().await.unwrap_or_else(|error| panic!("{error}"));
+            space.make::<Pod>(objects::pod("waits", space.node(), json!({ "emptyDir": {} }))).await;
+            space.event("Pod", "waits", &["untolerated taint"]).await;
+            // The controller has long seen it.
+            let node = nodes.get(space.node()).await.unwrap();
+            assert!(has_taint(&node, &ours) && !is_registered().await, "gone before its time");
+
             release.apply().await.unwrap_or_else(|error| panic!("{error}"));
-            let gone = |node: &Node| !has(node, &ours);
+            let gone = |node: &Node| !has_taint(node, &ours);
             let node = space.until(nodes.clone(), space.node(), "has lost the start-up taint", gone).await;
-            assert!(has(&node, &other), "a taint that is not the driver's own is gone");
-            let registered = space.all::<CSINode>().get(space.node()).await.unwrap();
-            assert!(registered.spec.drivers.iter().any(|one| one.name == driver), "gone before its time");
+            assert!(has_taint(&node, &other), "a taint that is not the driver's own is gone");
+            assert!(is_registered().await, "gone before its time");
+            space.running("waits").await;
+            release.was_denied_nothing().await;
+        };
+        release.during(case).await;
+    });
+    let outcome = outcome.catch_unwind().await;
+    space
+        .amend(nodes.clone(), space.node(), |node| {
+            if let Some(taints) = node.spec.as_mut().and_then(|spec| spec.taints.as_mut()) {
+                taints.retain(|taint| taint.key != ours && taint.key != other);
+            }
         })
         .await;
-    space.change(nodes, space.node(), json!({ "spec": { "taints": null } })).await;
+    outcome.unwrap_or_else(|cause| std::panic::resume_unwind(cause));
 }
 
 async fn nfs_3_keeps_its_locks_where_the_controller_is_on_the_nodes_network(space: &Space) {
@@ -206,20 +298,18 @@ async fn nfs_3_keeps_its_locks_where_the_controller_is_on_the_nodes_network(spac
             space.until(space.api::<PersistentVolumeClaim>(), "data", "has 128 MiB", grown).await;
             space.end("pod").await;
             space.empty().await;
+            release.was_denied_nothing().await;
         })
         .await;
 }
 
 async fn upgrade_rollback_and_uninstallation_leave_volumes_alone(space: &Space) {
-    let mut release = Release::new(space, 29780, json!({}));
-    release.apply().await.unwrap_or_else(|error| panic!("{error}"));
-    let first = {
-        let mut values = release.values.clone();
-        objects::lay_over(&mut values, json!({ "logLevel": 4 }));
-        std::mem::replace(&mut release.values, values)
-    };
+    let first = Release::new(space, 29780, json!({}));
+    let mut release = Release { space, values: first.values.clone() };
+    objects::lay_over(&mut release.values, json!({ "logLevel": 4 }));
     release
         .during(async {
+            first.apply().await.unwrap_or_else(|error| panic!("{error}"));
             space.claim_of("data", &Release::class(space)).await;
             space.pod("pod", "data", json!({})).await;
             space.running("pod").await;
@@ -236,16 +326,17 @@ async fn upgrade_rollback_and_uninstallation_leave_volumes_alone(space: &Space) 
                 "kept\nupgraded\nback"
             );
             // Kubernetes never changes a class: the chart says so before it tries.
-            let mut other = Release { space, values: first.clone() };
+            let mut other = Release { space, values: first.values.clone() };
             other.values["storageClasses"][0]["parameters"]["onDelete"] = json!("retain");
             let refused = other.apply().await.expect_err("a class with other parameters");
             assert!(refused.contains("give the class a new name"), "{refused}");
             // Nor whether volumes are attached.
-            let mut other = Release { space, values: first.clone() };
+            let mut other = Release { space, values: first.values.clone() };
             other.values["nfs"]["attachRequired"] = json!(true);
             let refused = other.apply().await.expect_err("another attachRequired");
             assert!(refused.contains("install under a new name"), "{refused}");
 
+            release.was_denied_nothing().await;
             release.helm(&["uninstall", RELEASE, "--wait"]).await.unwrap_or_else(|error| panic!("{error}"));
             assert!(space.all::<StorageClass>().get_opt(&Release::class(space)).await.unwrap().is_none());
             // The pod runs on, and what it writes is kept; the claim and its volume are as they were.
@@ -272,10 +363,45 @@ async fn a_kubelet_directory_that_is_not_there_is_named(space: &Space) {
         .during(async {
             let failed = release.helm(&["upgrade", RELEASE, "--wait", "--timeout", "15s"]).await;
             failed.expect_err("it can't work");
-            let events = space.api::<Event>().list(&ListParams::default()).await.unwrap().items;
-            let said = events.iter().filter_map(|event| event.message.as_deref());
-            let said: Vec<&str> = said.filter(|message| message.contains("/no/such/kubelet")).collect();
-            assert!(!said.is_empty(), "no event names the directory");
+            let deadline = Instant::now() + PATIENCE;
+            loop {
+                let events = space.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+                let mut said = events.iter().filter_map(|event| event.message.as_deref());
+                if said.any(|message| message.contains("/no/such/kubelet")) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "no event names the directory: {events:#?}");
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            release.was_denied_nothing().await;
+        })
+        .await;
+}
+
+async fn a_pool_that_never_gets_ready_is_mended_by_an_upgrade(space: &Space) {
+    let broken = Release::of_pool(space, json!({ "pool": { "extraArgs": ["--nonsense"] } }));
+    let mended = Release::of_pool(space, json!({}));
+    let the_pod = async || {
+        let of = ListParams::default().labels("app.kubernetes.io/component=pool");
+        let mut found = space.api::<Pod>().list(&of).await.unwrap().items;
+        assert_eq!(found.len(), 1, "{found:#?}");
+        found.remove(0)
+    };
+    mended
+        .during(async {
+            let failed = broken.helm(&["upgrade", RELEASE, "--wait", "--timeout", "15s"]).await;
+            failed.expect_err("it can't work");
+            let old = the_pod().await;
+            assert!(!space::ready(&old), "{old:#?}");
+            mended.apply().await.unwrap_or_else(|error| panic!("{error}"));
+            let new = the_pod().await;
+            assert!(space::ready(&new) && new.uid() != old.uid(), "{new:#?}");
+            space.claim_of("data", &Release::class(space)).await;
+            space.pod("pod", "data", json!({})).await;
+            space.running("pod").await;
+            space.sh("pod", "echo x > /data/note").await;
+            space.empty().await;
+            mended.was_denied_nothing().await;
         })
         .await;
 }

@@ -1,35 +1,43 @@
 //! What the driver may do: no more than it needs, and nothing that it tries is denied.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 
+use k8s_openapi::api::authentication::v1::TokenRequest;
 use k8s_openapi::api::authorization::v1::SubjectAccessReview;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Secret, ServiceAccount};
 use kube::api::ListParams;
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
+use tokio::time::{Duration, Instant};
 
+use super::objects;
 use super::site::{self, NAMESPACE};
-use super::space::Space;
+use super::space::{PATIENCE, Space};
 
-crate::for_driver!(pool: Pool; nothing_that_the_driver_asks_the_api_server_is_denied, no_account_of_the_driver_reads_secrets,
-    a_pools_process_gives_up_what_it_does_not_need);
+crate::for_driver!(pool: Pool; nothing_that_the_driver_asks_the_api_server_is_denied, a_call_that_is_denied_is_found,
+    no_account_of_the_driver_reads_secrets, a_pools_process_gives_up_what_it_does_not_need);
 crate::for_driver!(share: Share; a_node_plugin_has_no_token, a_node_plugin_keeps_the_one_capability_that_it_needs);
 
-/// Over the whole run so far, whatever the cases made the driver do.
-async fn nothing_that_the_driver_asks_the_api_server_is_denied(space: &Space) {
-    // Something of everything, in case this runs first.
-    space.claim_in_pod("data", "pod").await;
-    space.resize("data", "128Mi").await;
-    space.event("PersistentVolumeClaim", "data", &["Require file system resize"]).await;
-    let path = site::variable("KURATION_AUDIT_LOG")
-        .expect("KURATION_AUDIT_LOG: the path of the API server's audit log");
-    let log = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let ours = format!("system:serviceaccount:{NAMESPACE}:");
+/// The variable that names the API server's audit log.
+pub const AUDIT_LOG: &str = "KURATION_AUDIT_LOG";
+
+/// What the accounts of a namespace have asked the API server so far, by its audit log: how often, and what was denied how often.
+pub fn calls(namespace: &str) -> (usize, BTreeMap<String, usize>) {
+    let path = site::variable(AUDIT_LOG).expect("KURATION_AUDIT_LOG: the path of the API server's audit log");
+    let log = File::open(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let accounts = format!("system:serviceaccount:{namespace}:");
     let (mut asked, mut denied) = (0, BTreeMap::new());
-    for line in log.lines().filter(|line| line.contains(&ours)) {
-        let Ok(call) = serde_json::from_str::<Value>(line) else { continue };
+    for line in BufReader::new(log).lines() {
+        let line = line.unwrap_or_else(|error| panic!("{path}: {error}"));
+        if !line.contains(&accounts) {
+            continue;
+        }
+        // The last one may be half written.
+        let Ok(call) = serde_json::from_str::<Value>(&line) else { continue };
         let user = call["user"]["username"].as_str().unwrap_or_default();
-        if !user.starts_with(&ours) {
+        if !user.starts_with(&accounts) {
             continue;
         }
         asked += 1;
@@ -39,8 +47,40 @@ async fn nothing_that_the_driver_asks_the_api_server_is_denied(space: &Space) {
             *denied.entry(format!("{user} {} {}", call["verb"], call["requestURI"])).or_insert(0) += 1;
         }
     }
+    (asked, denied)
+}
+
+/// Over the whole run so far, whatever the cases made the driver do. What they install beside it, they look at themselves.
+async fn nothing_that_the_driver_asks_the_api_server_is_denied(space: &Space) {
+    // Something of everything, in case this runs first.
+    space.claim_in_pod("data", "pod").await;
+    space.resize("data", "128Mi").await;
+    space.event("PersistentVolumeClaim", "data", &["Require file system resize"]).await;
+    let (asked, denied) = calls(NAMESPACE);
     assert!(asked > 100, "an audit log with {asked} calls of the driver's accounts is not this cluster's");
     assert!(denied.is_empty(), "denied: {denied:#?}");
+}
+
+async fn a_call_that_is_denied_is_found(space: &Space) {
+    space.make::<ServiceAccount>(json!({ "metadata": { "name": "nobody" } })).await;
+    let wanted: TokenRequest = objects::typed(json!({ "metadata": {}, "spec": { "audiences": [] } }));
+    let accounts = space.api::<ServiceAccount>();
+    let token = accounts.create_token_request("nobody", &Default::default(), &wanted).await.expect("a token");
+    let token = token.status.expect("a token").token;
+    let mut config = Config::infer().await.expect("KUBECONFIG");
+    config.auth_info = objects::typed(json!({ "token": token }));
+    let nobody = Client::try_from(config).expect("a client");
+    let secrets = Api::<Secret>::namespaced(nobody, &space.name);
+    secrets.list(&ListParams::default()).await.expect_err("nobody may do nothing");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let (asked, denied) = calls(&space.name);
+        if denied.keys().any(|call| call.contains(":nobody ") && call.contains("/secrets")) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{asked} calls, and of those denied {denied:#?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Every container of every part of the driver.
@@ -64,7 +104,7 @@ async fn no_account_of_the_driver_reads_secrets(space: &Space) {
             "groups": ["system:serviceaccounts", "system:authenticated"],
             "resourceAttributes": { "verb": verb, "group": group, "resource": resource, "namespace": "default" },
         } });
-        let review: SubjectAccessReview = super::objects::typed(review);
+        let review: SubjectAccessReview = objects::typed(review);
         reviews
             .create(&Default::default(), &review)
             .await
@@ -93,9 +133,10 @@ async fn no_account_of_the_driver_reads_secrets(space: &Space) {
 }
 
 async fn a_node_plugin_has_no_token(space: &Space) {
-    for pod in
-        parts(space).await.iter().filter(|pod| pod.labels()["app.kubernetes.io/component"] == "nfs-node")
-    {
+    let mut nodes = parts(space).await;
+    nodes.retain(|pod| pod.labels()["app.kubernetes.io/component"] == "nfs-node");
+    assert!(!nodes.is_empty(), "no node plugin");
+    for pod in &nodes {
         let volumes = pod.spec.as_ref().and_then(|spec| spec.volumes.as_ref()).into_iter().flatten();
         let tokens: Vec<_> =
             volumes.filter(|volume| volume.projected.is_some() || volume.secret.is_some()).collect();
@@ -103,11 +144,12 @@ async fn a_node_plugin_has_no_token(space: &Space) {
     }
 }
 
-/// The capabilities that processes of a driver can still get, by their arguments; seen from a pod among the node's processes.
+/// The capabilities that processes of a driver can still get, by their arguments, each set once: a child is not told from its parent
+/// until it is its own program. Seen from a pod among the node's processes.
 async fn bounds(space: &Space, role: &str) -> Vec<u64> {
     let look = json!({ "spec": { "hostPID": true, "volumes": [{ "name": "data", "emptyDir": {} }] } });
-    let mut pod = super::objects::pod("looks", space.node(), json!({}));
-    super::objects::lay_over(&mut pod, look);
+    let mut pod = objects::pod("looks", space.node(), json!({}));
+    objects::lay_over(&mut pod, look);
     space.make::<Pod>(pod).await;
     space.running("looks").await;
     let script = format!(
@@ -116,7 +158,12 @@ async fn bounds(space: &Space, role: &str) -> Vec<u64> {
         space.driver.name()
     );
     let found = space.sh("looks", &script).await;
-    found.lines().map(|line| u64::from_str_radix(line, 16).expect("a set of capabilities")).collect()
+    let mut found: Vec<u64> =
+        found.lines().map(|line| u64::from_str_radix(line, 16).expect("a set of capabilities")).collect();
+    found.sort_unstable();
+    found.dedup();
+    assert!(!found.is_empty(), "no process of {}", space.driver.name());
+    found
 }
 
 async fn a_node_plugin_keeps_the_one_capability_that_it_needs(space: &Space) {
@@ -127,7 +174,7 @@ async fn a_node_plugin_keeps_the_one_capability_that_it_needs(space: &Space) {
 
 async fn a_pools_process_gives_up_what_it_does_not_need(space: &Space) {
     let found = bounds(space, "all").await;
-    let [bound] = found.as_slice() else { panic!("one process: {found:?}") };
+    let [bound] = found.as_slice() else { panic!("one set: {found:?}") };
     // None of CAP_NET_ADMIN, CAP_SYS_MODULE, CAP_SYS_PTRACE, CAP_SYS_BOOT, CAP_BPF (capability.h).
     for capability in [12, 16, 19, 22, 39] {
         assert_eq!(bound & (1 << capability), 0, "capability {capability} of {bound:x}");

@@ -5,25 +5,13 @@ use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use tokio::time::{Duration, Instant};
 
-use super::driver::Driver;
 use super::objects;
 use super::space::{self, Space};
 
 const CLAIMS: usize = 300;
 
-mod pool {
-    #[test]
-    fn three_hundred_claims_at_once_are_bound_and_gone() {
-        super::space::run_alone(super::Driver::Pool, super::three_hundred_claims_at_once_are_bound_and_gone);
-    }
-}
-
-mod share {
-    #[test]
-    fn three_hundred_claims_at_once_are_bound_and_gone() {
-        super::space::run_alone(super::Driver::Share, super::three_hundred_claims_at_once_are_bound_and_gone);
-    }
-}
+crate::alone!(pool: Pool; three_hundred_claims_at_once_are_bound_and_gone);
+crate::alone!(share: Share; three_hundred_claims_at_once_are_bound_and_gone);
 
 async fn three_hundred_claims_at_once_are_bound_and_gone(space: &Space) {
     let began = Instant::now();

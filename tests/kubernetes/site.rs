@@ -28,6 +28,12 @@ use super::objects;
 pub const RELEASE: &str = "kuration";
 pub const NAMESPACE: &str = "kuration-system";
 
+/// How many controllers of shares the suite installs.
+pub const CONTROLLERS: usize = 2;
+
+/// A node with an NFS client that a case adds, and takes away again.
+pub const LATER_NODE: &str = "nfs3";
+
 /// What is known of the cluster.
 #[derive(Debug, Clone)]
 pub struct Site {
@@ -44,7 +50,7 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 /// The path of something in this repository.
-fn in_repository(path: &str) -> PathBuf {
+pub fn in_repository(path: &str) -> PathBuf {
     PathBuf::from(variable("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").to_owned()))
         .join(path)
 }
@@ -117,20 +123,26 @@ impl Site {
         Self { pool_node, nfs_nodes, nfs_server: nfs_server.to_owned(), nfs_share: nfs_share.to_owned() }
     }
 
+    /// The pool's directory on its node.
+    pub fn pool_directory(&self) -> String {
+        variable("KURATION_POOL_DIRECTORY").unwrap_or_else(|| "/var/lib/kuration-pool".to_owned())
+    }
+
     /// The values that the suite installs.
     pub fn values(&self) -> Value {
+        let may_have_nfs = [self.nfs_nodes.as_slice(), &[LATER_NODE.to_owned()]].concat();
         json!({
             "nfs": {
                 "enabled": true,
                 // Only there can an export be mounted.
-                "controller": { "replicas": 2, "affinity": objects::among(&self.nfs_nodes) },
-                "node": { "affinity": objects::among(&self.nfs_nodes) },
+                "controller": { "replicas": CONTROLLERS, "affinity": objects::among(&self.nfs_nodes) },
+                "node": { "affinity": objects::among(&may_have_nfs) },
                 "inline": { "enabled": false },
             },
             "pool": {
                 "enabled": true,
                 "nodeName": self.pool_node,
-                "directory": variable("KURATION_POOL_DIRECTORY").unwrap_or_else(|| "/var/lib/kuration-pool".to_owned()),
+                "directory": self.pool_directory(),
                 "inline": { "enabled": true },
             },
         })

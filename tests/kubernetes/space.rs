@@ -177,6 +177,37 @@ impl Space {
         self.running(pod).await;
     }
 
+    /// A volume made by hand of the whole export, as an administrator would give it to a pod, and a claim `name` that has it. It
+    /// goes with its claim; `more` is laid over its spec.
+    pub async fn export(&self, name: &str, more: Value) -> String {
+        let volume = format!("{}-{name}", self.name);
+        let mut spec = json!({
+            "accessModes": ["ReadWriteMany"],
+            "capacity": { "storage": "1Gi" },
+            "persistentVolumeReclaimPolicy": "Delete",
+            "storageClassName": "",
+            "csi": {
+                "driver": self.driver.name(),
+                "volumeHandle": format!("of our own choice / {volume}"),
+                "volumeAttributes": { "server": self.site.nfs_server, "share": self.site.nfs_share },
+            },
+        });
+        objects::lay_over(&mut spec, more);
+        let made = json!({
+            "metadata": { "name": volume, "annotations": { "pv.kubernetes.io/provisioned-by": self.driver.name() } },
+            "spec": spec,
+        });
+        self.all::<PersistentVolume>()
+            .create(&Default::default(), &objects::typed(made))
+            .await
+            .expect("a volume");
+        let wanted = json!({ "spec": {
+            "volumeName": volume, "storageClassName": "", "resources": { "requests": { "storage": "1Gi" } },
+        } });
+        self.claim(name, wanted).await;
+        volume
+    }
+
     /// Changes an object (a merge patch).
     pub async fn change<K>(&self, api: Api<K>, name: &str, change: Value) -> K
     where
@@ -186,6 +217,22 @@ impl Space {
         api.patch(name, &PatchParams::default(), &patch)
             .await
             .unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    /// Changes an object as it is found, again where somebody else changed it meanwhile: nothing of theirs is lost.
+    pub async fn amend<K>(&self, api: Api<K>, name: &str, change: impl Fn(&mut K))
+    where
+        K: Clone + Debug + DeserializeOwned + Serialize,
+    {
+        loop {
+            let mut object = api.get(name).await.unwrap_or_else(|error| panic!("{name}: {error}"));
+            change(&mut object);
+            match api.replace(name, &Default::default(), &object).await {
+                Ok(_) => return,
+                Err(kube::Error::Api(status)) if status.is_conflict() => {}
+                Err(error) => panic!("{name}: {error}"),
+            }
+        }
     }
 
     /// Asks for another size of a claim.
@@ -242,11 +289,14 @@ impl Space {
     where
         K: Clone + Debug + Send + DeserializeOwned + Serialize + Resource<DynamicType = ()> + 'static,
     {
-        let gone = await_condition(api.clone(), name, conditions::is_deleted(uid));
-        match tokio::time::timeout(PATIENCE, gone).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => panic!("watching {name}: {error}"),
-            Err(_) => panic!("{} {name} is still there: {}", K::kind(&()), found(&api, name).await),
+        let waited = tokio::time::timeout(PATIENCE, async {
+            // A watch may break at any time, as above.
+            while await_condition(api.clone(), name, conditions::is_deleted(uid)).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        });
+        if waited.await.is_err() {
+            panic!("{} {name} is still there: {}", K::kind(&()), found(&api, name).await);
         }
     }
 
@@ -311,18 +361,19 @@ impl Space {
     /// What a shell in a pod prints; the words of a script that fails.
     pub async fn try_sh(&self, pod: &str, script: &str) -> Result<String, String> {
         let call = AttachParams::default().stdin(false).stdout(true).stderr(true);
-        let mut shell = self.api::<Pod>().exec(pod, ["/bin/sh", "-c", script], &call).await.map_err(words)?;
-        let status = shell.take_status().expect("the status of a call");
-        let (mut stdout, mut stderr) = (shell.stdout().expect("stdout"), shell.stderr().expect("stderr"));
         let (mut printed, mut complained) = (String::new(), String::new());
-        let read = async {
+        let called = async {
+            let mut shell =
+                self.api::<Pod>().exec(pod, ["/bin/sh", "-c", script], &call).await.map_err(words)?;
+            let status = shell.take_status().expect("the status of a call");
+            let (mut stdout, mut stderr) = (shell.stdout().expect("stdout"), shell.stderr().expect("stderr"));
             tokio::try_join!(stdout.read_to_string(&mut printed), stderr.read_to_string(&mut complained))
-                .map_err(words)
+                .map_err(words)?;
+            Ok(status.await)
         };
-        let (read, status) = tokio::time::timeout(PATIENCE, async { (read.await, status.await) })
+        let status = tokio::time::timeout(PATIENCE, called)
             .await
-            .map_err(|_| format!("{script:?} in {pod} did not end"))?;
-        read?;
+            .unwrap_or_else(|_| Err(format!("{script:?} in {pod} did not end")))?;
         match status {
             Some(status) if status.status.as_deref() == Some("Success") => Ok(printed.trim_end().to_owned()),
             _ => Err(format!("{script:?} in {pod}: {} {}", printed.trim(), complained.trim())),
@@ -334,12 +385,37 @@ impl Space {
         self.try_sh(pod, script).await.unwrap_or_else(|error| panic!("{error}"))
     }
 
+    /// What a shell prints that has all of the pool, or the whole export, at /data.
+    pub async fn oversee(&self, script: &str) -> String {
+        let pod = "oversees";
+        if self.driver.is_pool() {
+            let directory =
+                json!({ "hostPath": { "path": self.site.pool_directory(), "type": "Directory" } });
+            self.make::<Pod>(objects::pod(pod, self.node(), directory)).await;
+            self.running(pod).await;
+            let printed = self.sh(pod, script).await;
+            self.end(pod).await;
+            return printed;
+        }
+        // What others change there is seen at once.
+        let volume = self.export(pod, json!({ "mountOptions": ["actimeo=0"] })).await;
+        let uid = self.all::<PersistentVolume>().get(&volume).await.expect("just made").uid().expect("a uid");
+        self.pod(pod, pod, json!({})).await;
+        self.running(pod).await;
+        let printed = self.sh(pod, script).await;
+        self.end(pod).await;
+        self.delete(self.api::<PersistentVolumeClaim>(), pod).await;
+        self.gone(self.all::<PersistentVolume>(), &volume, &uid).await;
+        printed
+    }
+
     // --- the end -----------------------------------------------------------------------------------------------------
 
-    /// Deletes what is left of the case; its volumes must follow.
+    /// Deletes what is left of the case; its volumes must follow. A driver that it installed here goes on, or they could not.
     pub async fn empty(&self) {
         let (all, now) = (ListParams::default(), DeleteParams::default());
-        self.api::<Pod>().delete_collection(&now, &all).await.expect("pods deleted");
+        let its_own = ListParams::default().labels("app.kubernetes.io/name!=kuration-csi");
+        self.api::<Pod>().delete_collection(&now, &its_own).await.expect("pods deleted");
         self.api::<PersistentVolumeClaim>().delete_collection(&now, &all).await.expect("claims deleted");
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
@@ -357,16 +433,37 @@ impl Space {
     pub async fn volumes(&self) -> Vec<PersistentVolume> {
         let mut found =
             self.all::<PersistentVolume>().list(&Default::default()).await.expect("volumes").items;
-        found.retain(|volume| {
-            let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
-            claim.and_then(|claim| claim.namespace.as_deref()) == Some(&self.name)
-        });
+        found.retain(|volume| self.has(volume));
         found
     }
 
-    /// Removes everything, without asking how it went: for the next case's sake.
+    /// Whether a claim of this namespace has a volume, or had it.
+    fn has(&self, volume: &PersistentVolume) -> bool {
+        let claim = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
+        claim.and_then(|claim| claim.namespace.as_deref()) == Some(&self.name)
+    }
+
+    /// Removes everything, without asking how it went: for the next case's sake. Volumes that the case retained or made by hand
+    /// become the provisioner's, which deletes them with their claims.
     pub async fn close(&self) {
         let now = DeleteParams::default();
+        let volumes = self.all::<PersistentVolume>();
+        for volume in volumes.list(&Default::default()).await.into_iter().flatten() {
+            let name = volume.name_any();
+            if !self.has(&volume) && !name.starts_with(&format!("{}-", self.name)) {
+                continue;
+            }
+            let spec = volume.spec.as_ref();
+            let driver = spec.and_then(|spec| spec.csi.as_ref()).map(|source| source.driver.as_str());
+            let mortal = json!({
+                "metadata": { "annotations": { "pv.kubernetes.io/provisioned-by": driver } },
+                "spec": { "persistentVolumeReclaimPolicy": "Delete" },
+            });
+            drop(volumes.patch(&name, &PatchParams::default(), &Patch::Merge(&mortal)).await);
+            if spec.is_some_and(|spec| spec.claim_ref.is_none()) {
+                drop(volumes.delete(&name, &now).await);
+            }
+        }
         for class in self.all::<StorageClass>().list_metadata(&Default::default()).await.into_iter().flatten()
         {
             let name = class.name_any();

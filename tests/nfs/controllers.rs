@@ -1,10 +1,16 @@
 //! Two controllers on one export.
 
+use std::os::fd::AsFd;
+
+use kuration::backend::store::tree;
+use kuration::mount::{NfsMount, mount_detached};
+use kuration::volume::{MountOptions, SecretOptions, Version};
+use rustix::io::Errno;
 use tonic::Code;
 
 use crate::common::MIB;
 use crate::host::{HERE, OtherHost};
-use crate::server::Share;
+use crate::server::{ADDRESS, Share};
 use crate::site::{Order, Site};
 
 /// What two controllers that take turns must see of each other.
@@ -82,6 +88,52 @@ async fn race(a: &Site, b: &Site, share: &Share, order: &Order) {
     }
 }
 
+/// A delete by one and a publication by the other at the same moment, again and again: never both.
+async fn overtake(a: &Site, b: &Site, share: &Share, order: &Order) {
+    for round in 0..20 {
+        let order = Order { name: format!("overtaken-{round}"), ..order.clone() };
+        let volume = a.create(&order).await.unwrap();
+        let file = share.path.join(&order.name).join("file");
+        std::fs::write(&file, "data").unwrap();
+        let (gone, got) = tokio::join!(a.delete(&volume), b.attach_to(&volume, &order, "one"));
+        if gone.is_ok() {
+            assert!(got.is_err() && !file.exists(), "round {round}: {got:?}");
+            continue;
+        }
+        assert_eq!(gone.unwrap_err().code(), Code::FailedPrecondition, "round {round}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "data", "round {round}: {got:?}");
+        a.detach_from(&volume, "one").await.unwrap();
+        b.delete(&volume).await.unwrap();
+    }
+    assert_eq!((share.directories().len(), share.volumes().len()), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_an_export_too_a_name_is_moved_only_where_none_is() {
+    let share = Share::on("xfs");
+    let mount = NfsMount {
+        source: share.flag(),
+        address: ADDRESS.parse().unwrap(),
+        version: Version::V4_2,
+        options: MountOptions::default(),
+        secret: SecretOptions::default(),
+        read_only: false,
+        own_superblock: false,
+    };
+    let root = mount_detached(&mount).unwrap();
+    let moved = |name, new| tree::move_where_none_is(root.as_fd(), name, root.as_fd(), new);
+    for name in ["a", "b"] {
+        std::fs::write(share.path.join(name), name).unwrap();
+    }
+    std::fs::create_dir(share.path.join("empty")).unwrap();
+    std::fs::create_dir(share.path.join("directory")).unwrap();
+    assert_eq!(moved("a", "b"), Err(Errno::EXIST));
+    assert_eq!(moved("directory", "empty"), Err(Errno::EXIST));
+    assert_eq!(moved("none", "c"), Err(Errno::NOENT));
+    assert_eq!((moved("a", "c"), moved("directory", "d")), (Ok(()), Ok(())));
+    assert_eq!(share.directories(), ["b", "c", "d", "empty"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn two_controllers_of_one_host_take_turns_and_race() {
     let share = Share::on("xfs");
@@ -90,6 +142,7 @@ async fn two_controllers_of_one_host_take_turns_and_race() {
     let order = Order::on(&share, "pvc-1");
     take_turns(&a, &b, &share, &order).await;
     race(&a, &b, &share, &order).await;
+    overtake(&a, &b, &share, &order).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,6 +156,7 @@ async fn two_controllers_of_two_hosts_take_turns_and_race() {
     take_turns(&a, b.site(), &share, &order).await;
     take_turns(b.site(), &a, &share, &order).await;
     race(&a, b.site(), &share, &order).await;
+    overtake(&a, b.site(), &share, &order).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

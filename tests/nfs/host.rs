@@ -1,10 +1,11 @@
 //! A second host.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::common::Driver;
 use crate::server::run;
-use crate::site::{Site, home};
+use crate::site::{Site, home, processes};
 
 /// A second host: a driver in a network and a host name of its own, whose NFS client shares nothing with this one's.
 /// To be dropped behind every driver that reaches the server by [`HERE`], for the cable goes with it.
@@ -51,7 +52,15 @@ impl OtherHost {
 
 impl Drop for OtherHost {
     fn drop(&mut self) {
+        let children = self.0.as_ref().map(Site::children).unwrap_or_default();
         drop(self.0.take());
+        // Killed with their driver, and gone when they have given back to the server what they hold there: a delegation that
+        // can't be returned, since the cable is gone, keeps a child for ever.
+        let began = Instant::now();
+        let alive = || processes().iter().any(|process| children.contains(&process.pid));
+        while alive() && began.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         Command::new("ip").args(["link", "delete", "k0"]).output().ok();
     }
 }

@@ -69,6 +69,7 @@ fn a_server_that_cant_clone_and_a_version_that_cant_are_told_with_the_remedy() {
     let all = findings(&told);
     assert_eq!(of(&all, "clone"), (false, "not over NFS 4.0"), "{told:#}");
     assert_eq!(of(&all, "copy"), (false, "not over NFS 4.0"), "{told:#}");
+    assert!(of(&all, "locks").0, "{told:#}");
     let (output, told) = tried(ADDRESS, &old.share, &["--mount-options", "vers=3,nolock"]);
     assert!(output.status.success(), "{told:#}");
     let locks = of(&findings(&told), "locks").1.to_owned();

@@ -132,7 +132,7 @@ impl Backend for Pool {
         Ok(matches!(handle.id, VolumeId::Pool { .. }).then_some(Place::Pool))
     }
 
-    async fn reap(&self, _: &Place, lifetime: u64) -> Result<Reaped, Trouble> {
+    async fn reap(&self, _: &Place, lifetime: Option<u64>) -> Result<Reaped, Trouble> {
         let stop = Arc::new(AtomicBool::new(false));
         let _dropped = StopOnDrop(Arc::clone(&stop));
         self.blocking(move |store| store.reap(lifetime, &|| stop.load(Ordering::Relaxed))).await?

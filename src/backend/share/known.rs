@@ -2,9 +2,9 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use crate::volume::{Export, ExportName, MountOptions, SecretOptions};
+use parking_lot::Mutex;
 
 /// Exports and how each was reached last.
 pub struct Known {
@@ -36,7 +36,7 @@ impl Known {
 
     /// Notes how an export was reached. It is known from now on even where it can't be written down, and that is said.
     pub fn add(&self, export: &Export, options: &MountOptions, secret: &SecretOptions) {
-        let mut exports = self.exports.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut exports = self.exports.lock();
         let entry = (export.clone(), options.clone(), secret.clone());
         let held = exports.iter().position(|(known, ..)| known == export);
         let written = held.is_some_and(|at| exports[at].1 == *options);
@@ -69,7 +69,7 @@ impl Known {
 
     /// All of them, in the order they were met.
     pub fn all(&self) -> Vec<Entry> {
-        self.exports.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.exports.lock().clone()
     }
 
     /// How `export` was reached last.

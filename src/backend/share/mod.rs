@@ -8,9 +8,10 @@ mod known;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::store::Store;
@@ -80,12 +81,12 @@ impl Shares {
 
     /// Lets exports go that nobody asks for any more.
     pub fn retire(&self) {
-        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bases = self.bases.lock();
         bases.retain(|_, base| base.state().used.is_none_or(|used| used.elapsed() < IDLE));
     }
 
     fn base(&self, place: &Place) -> Arc<Base> {
-        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bases = self.bases.lock();
         let base = Arc::clone(bases.entry(place.clone()).or_default());
         base.state().used = Some(Instant::now());
         base
@@ -101,7 +102,7 @@ impl Shares {
     ) -> Result<(Worker, Found), Trouble> {
         let own = |error: std::io::Error| Trouble::Own(format!("a child process can't be started: {error}"));
         let worker = Mutex::new(Arc::new(Worker::start("share").map_err(own)?));
-        let current = || Arc::clone(&worker.lock().unwrap_or_else(PoisonError::into_inner));
+        let current = || Arc::clone(&worker.lock());
         let ours = options.and(&self.own);
         let found =
             negotiate(export, export.path(), (&ours, secret), (false, false), deadline, |mount, until| {
@@ -121,7 +122,7 @@ impl Shares {
                         Err(lost) => {
                             // The next address needs a new child.
                             if let Ok(new) = Worker::start("share") {
-                                *worker.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
+                                *worker.lock() = Arc::new(new);
                             }
                             Err(match lost {
                                 Lost::Deadline => MountError::TimedOut {
@@ -137,7 +138,7 @@ impl Shares {
             });
         let found = found.await.map_err(Trouble::Mount)?;
         self.known.add(export, options, secret);
-        let worker = worker.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let worker = worker.into_inner();
         let worker = Arc::into_inner(worker);
         worker
             .map(|worker| (worker, found))
@@ -187,8 +188,8 @@ impl Shares {
 }
 
 impl Base {
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> parking_lot::MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     fn silent(&self) {
@@ -304,7 +305,7 @@ impl Backend for Shares {
         }
     }
 
-    async fn reap(&self, place: &Place, lifetime: u64) -> Result<Reaped, Trouble> {
+    async fn reap(&self, place: &Place, lifetime: Option<u64>) -> Result<Reaped, Trouble> {
         let Place::Share { export, options, secret } = place else { return Ok(Reaped::default()) };
         // A child of its own, so that a removal which takes hours holds up no request, and the other way round.
         let (worker, _) =

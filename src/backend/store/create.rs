@@ -288,7 +288,8 @@ impl Store {
         {
             match tree::remove_empty(parent.as_fd(), leaf) {
                 Ok(()) => {
-                    // By a name that nothing has: its quota goes, and nothing else can.
+                    // By a name that nothing has: its quota goes, and nothing else can. On xfs, that is; btrfs before Linux
+                    // 6.10 keeps the empty quota group of a subvolume that goes this way, which limits nothing.
                     let name = format!("{}.undone", reservation(record));
                     match self.file_system.remove(trees.trash.as_fd(), &name, record.quota_id) {
                         Ok(()) | Err(Errno::NOENT) => {}

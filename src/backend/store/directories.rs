@@ -7,13 +7,12 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
 use super::create::reservations_among;
 use super::trees::{DIRECTORIES, INSTALLATIONS, Trees};
 use super::{Store, tree};
 use crate::backend::{CreateError, Trouble};
-use crate::volume::{Directory, Key, Record};
+use crate::volume::{Directory, Key, Record, short_hash};
 
 impl Store {
     /// Notes that a volume uses its directory.
@@ -200,5 +199,5 @@ fn nested(directory: &Directory, other: &str) -> CreateError {
 
 /// A directory's place in the index of directories.
 fn place_of(directory: &Directory) -> String {
-    Sha256::digest(directory.as_str())[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    short_hash(directory.as_str())
 }

@@ -33,8 +33,9 @@ mod trees;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustix::io::Errno;
 
 pub use filesystem::{FileSystem, Usage, open_beneath};
@@ -59,7 +60,7 @@ pub struct Store {
     /// entry is never stale. Only spares reading; the names are read anew each time.
     sizes: Mutex<HashMap<String, Arc<promise::Sizes>>>,
     /// Whose turn it is, of this process' threads, to promise space.
-    turn: parking_lot::Mutex<()>,
+    turn: Mutex<()>,
 }
 
 impl Store {
@@ -79,7 +80,7 @@ impl Store {
             overcommit,
             trees: Mutex::default(),
             sizes: Mutex::default(),
-            turn: parking_lot::Mutex::default(),
+            turn: Mutex::default(),
         }
     }
 
@@ -146,7 +147,7 @@ impl Store {
 
     /// The installation's tree, if it ever made a volume here.
     fn trees(&self) -> Result<Option<Arc<Trees>>, Trouble> {
-        let mut known = self.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.trees.lock();
         if known.is_none() {
             *known = Trees::open(&self.root, &self.installation)
                 .map_err(self.trouble("opening Kuration's own directory"))?
@@ -163,7 +164,7 @@ impl Store {
         let made = Trees::make(&self.root, &self.installation)
             .map(Arc::new)
             .map_err(self.trouble("making Kuration's own directory"))?;
-        *self.trees.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&made));
+        *self.trees.lock() = Some(Arc::clone(&made));
         Ok(made)
     }
 

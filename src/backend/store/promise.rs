@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use rustix::io::Errno;
 
 use super::create::{is_beside, key_of};
 use super::lock::PromiseLock;
+use super::reap::Due;
 use super::trees::{INSTALLATIONS, Trees};
 use super::{Store, tree};
 use crate::backend::{CapacityFault, Room, Trouble};
@@ -54,7 +55,7 @@ impl Store {
             }
             // That may take minutes, for which nobody else must wait; what happened meanwhile, the next look tells.
             drop(lock);
-            let emptied = self.empty_trash(trees, None, &|| false);
+            let emptied = self.empty_trash(trees, Due::All, &|| false);
             if let Some(trouble) = emptied.trouble {
                 return Err(trouble);
             }
@@ -125,8 +126,7 @@ impl Store {
             "reserved" => names.retain(|(name, _)| !is_beside(name)),
             _ => {}
         }
-        let known = self.sizes.lock().unwrap_or_else(PoisonError::into_inner).get(&path).cloned();
-        let known = known.unwrap_or_default();
+        let known = self.sizes.lock().get(&path).cloned().unwrap_or_default();
         let mut sizes = Sizes::with_capacity(names.len());
         for (name, inode) in names {
             let bytes = match known.get(&name) {
@@ -146,7 +146,7 @@ impl Store {
             sizes.insert(name, (inode, bytes));
         }
         let sizes = Arc::new(sizes);
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).insert(path, Arc::clone(&sizes));
+        self.sizes.lock().insert(path, Arc::clone(&sizes));
         Ok(sizes)
     }
 }

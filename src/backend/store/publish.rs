@@ -2,20 +2,20 @@
 //!
 //! Each is a note of its own, so two controllers at once lose nothing, and there is no lock: who publishes puts his note up
 //! first and looks at the others', and whether the volume is still there, afterwards, and takes it down again where they
-//! forbid it. Of two that exclude each other, at most one stays; at worst neither, and both are tried again.
+//! forbid it. Of two that exclude each other, at most one stays; at worst neither, and both are tried again. A delete looks at
+//! the notes once more when the record is gone, so it and a publication exclude each other in the same way.
 
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
-use sha2::{Digest, Sha256};
 
 use super::trees::Trees;
 use super::{Store, tree};
 use crate::backend::{PublishError, Trouble, UnpublishError};
 use crate::fault_point;
 use crate::plan;
-use crate::volume::{Key, Publication};
+use crate::volume::{Key, Publication, short_hash};
 
 impl Store {
     pub(super) fn publish(
@@ -140,5 +140,5 @@ impl Store {
 
 /// The name of a node's note: node ids may hold any character, file names may not.
 fn note_of(node: &str) -> String {
-    Sha256::digest(node)[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    short_hash(node)
 }

@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, fstat, statat};
 use rustix::io::Errno;
 
 use super::create::is_beside;
+use super::delete::is_scratch;
 use super::trees::Trees;
 use super::{Store, tree};
 use crate::backend::{Reaped, Trouble};
@@ -21,22 +22,35 @@ pub(super) struct Age {
     least: u64,
 }
 
+/// What of the trash is to go. A Pod's scratch always is.
+#[derive(Clone, Copy)]
+pub(super) enum Due {
+    /// All of it.
+    All,
+    /// What is old enough.
+    Old(Age),
+    /// Nothing but scratch.
+    Scratch,
+}
+
 impl Store {
     /// One round. Several at once, even on several hosts, do no harm: each step is a removal that may find nothing left.
     ///
-    /// Before each removal `stop` is asked whether to leave the rest alone.
-    pub fn reap(&self, lifetime: u64, stop: &dyn Fn() -> bool) -> Result<Reaped, Trouble> {
+    /// Before each removal `stop` is asked whether to leave the rest alone. Without a `lifetime` (in seconds) only Pods' scratch
+    /// goes, which costs one look at the names in the trash and nothing for all else that lies there.
+    pub fn reap(&self, lifetime: Option<u64>, stop: &dyn Fn() -> bool) -> Result<Reaped, Trouble> {
         let Some(trees) = self.trees()? else { return Ok(Reaped::default()) };
+        let Some(least) = lifetime else { return Ok(self.empty_trash(&trees, Due::Scratch, stop)) };
         let now = self.now(&trees)?;
-        let mut done = self.empty_trash(&trees, Some(Age { now, least: lifetime }), stop);
+        let mut done = self.empty_trash(&trees, Due::Old(Age { now, least }), stop);
         let undone = self.undo_abandoned(&trees, Age { now, least: ABANDONED }, stop);
         done.volumes = trees.names("volumes").map_err(self.trouble("counting the volumes"))?.len() as u64;
         done.trouble = done.trouble.or(undone.err());
         Ok(done)
     }
 
-    /// Removes what is old enough, or everything. What can't be removed keeps nothing else from it.
-    pub(super) fn empty_trash(&self, trees: &Trees, age: Option<Age>, stop: &dyn Fn() -> bool) -> Reaped {
+    /// Removes what is due. What can't be removed keeps nothing else from it.
+    pub(super) fn empty_trash(&self, trees: &Trees, due: Due, stop: &dyn Fn() -> bool) -> Reaped {
         let mut done = Reaped::default();
         let names = trees.names("trash").map_err(self.trouble("reading the trash"));
         let names = names.unwrap_or_else(|trouble| {
@@ -49,7 +63,7 @@ impl Store {
                 done.waiting += 1;
                 continue;
             }
-            match self.remove_trash(trees, &name, directory, age) {
+            match self.remove_trash(trees, &name, directory, due) {
                 Ok(true) => done.removed += 1,
                 Ok(false) => done.waiting += 1,
                 Err(trouble) => {
@@ -61,18 +75,16 @@ impl Store {
         done
     }
 
-    /// Whether it was old enough to go.
-    fn remove_trash(
-        &self,
-        trees: &Trees,
-        name: &str,
-        directory: &str,
-        age: Option<Age>,
-    ) -> Result<bool, Trouble> {
+    /// Whether it was due.
+    fn remove_trash(&self, trees: &Trees, name: &str, directory: &str, due: Due) -> Result<bool, Trouble> {
         let doing = self.trouble("emptying the trash");
-        if let Some(age) = age
-            && !self.is_old(&trees.trash, name, age)?
-        {
+        let is_due = match due {
+            Due::All => true,
+            _ if is_scratch(directory) => true,
+            Due::Old(age) => self.is_old(&trees.trash, name, age)?,
+            Due::Scratch => false,
+        };
+        if !is_due {
             return Ok(false);
         }
         let content = tree::read(trees.trash.as_fd(), name).map_err(self.trouble_io("reading the trash"))?;
@@ -98,7 +110,8 @@ impl Store {
                 if !is_beside(&name)
                     && let Some(record) = self.reserved(trees, &name)?
                 {
-                    self.undo(trees, &record)?;
+                    // Which removes it, after all that it speaks of.
+                    return self.undo(trees, &record);
                 }
                 tree::remove_file(trees.reserved.as_fd(), &name).map_err(&doing)
             };
@@ -120,8 +133,7 @@ impl Store {
         match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(stat) => {
                 let since = u64::try_from(stat.st_mtime).unwrap_or(0);
-                // 0: scratch, which is past any age.
-                Ok(since == 0 || age.now.saturating_sub(since) >= age.least)
+                Ok(age.now.saturating_sub(since) >= age.least)
             }
             // Removed by another round, so this one leaves it.
             Err(Errno::NOENT) => Ok(false),

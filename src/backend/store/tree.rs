@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, mkdirat, openat2, readlinkat,
-    symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, mkdirat, openat2,
+    readlinkat, renameat, renameat_with, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{Errno, Result};
 
@@ -78,11 +78,19 @@ pub fn touch(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
     )
 }
 
-/// Sets the times of `name` in `parent` to the beginning of 1970, which no clock does by itself.
-pub fn make_ancient(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
-    let then = Timespec { tv_sec: 0, tv_nsec: 0 };
-    let times = Timestamps { last_access: then, last_modification: then };
-    utimensat(parent, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+/// Renames a file or a directory; `EXIST` where there is something of the new name.
+///
+/// Local file systems see to that by themselves. An NFS client can't ask for it: there a look comes first, and what is made
+/// between the two is lost, unless it is a directory with something in it.
+pub fn move_where_none_is(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new: &str) -> Result<()> {
+    match renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS) => match statat(to, new, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => renameat(from, name, to, new),
+            Err(errno) => Err(errno),
+            Ok(_) => Err(Errno::EXIST),
+        },
+        other => other,
+    }
 }
 
 /// Removes the file `name` in `parent`, if it is there.

@@ -8,6 +8,7 @@
 //! .kuration/installations/INSTALLATION/reserved/KEY.GENERATION the record of a volume that is being made
 //! .kuration/installations/INSTALLATION/published/KEY/NODE      a note per node that has the volume
 //! .kuration/installations/INSTALLATION/trash/KEY.GENERATION    the directory of a deleted volume; its record beside it, with .json
+//! .kuration/installations/INSTALLATION/trash/KEY.GENERATION.scratch  the same of a Pod's inline volume, which is due at once
 //! .kuration/installations/INSTALLATION/retained/KEY.GENERATION the record of a volume whose data was to stay
 //! .kuration/installations/INSTALLATION/lock                    one byte range per volume: who may change its record
 //! ```

@@ -16,7 +16,7 @@ mod watched;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
@@ -26,6 +26,7 @@ use kube::runtime::controller::{Action, Config, ReconcileRequest};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::runtime::{reflector, watcher};
 use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use self::notices::{Addresses, Notices};
@@ -92,13 +93,13 @@ impl Context {
     /// Whether what has this digest was applied a short while ago.
     fn settled(&self, digest: &str) -> bool {
         const FRESH: Duration = Duration::from_secs(600);
-        let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut applied = self.applied.lock();
         applied.retain(|_, at| at.elapsed() < FRESH);
         applied.contains_key(digest)
     }
 
     fn settle(&self, digest: String) {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner).insert(digest, Instant::now());
+        self.applied.lock().insert(digest, Instant::now());
     }
 
     /// A task went.

@@ -3,11 +3,12 @@
 //! process dies between the two.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
@@ -65,7 +66,7 @@ impl Notices {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Sends what is to be told of `task`, of which `status` is about to be said, and writes into it what was. Returns the
@@ -236,7 +237,7 @@ mod tests {
     async fn receiver() -> (String, Heard) {
         let heard = Heard::new(Mutex::new((Vec::new(), true)));
         let hear = |Held(heard): Held<Heard>, body: String| async move {
-            let mut heard = heard.lock().unwrap();
+            let mut heard = heard.lock();
             if !heard.1 {
                 return (StatusCode::SERVICE_UNAVAILABLE, "later");
             }
@@ -307,7 +308,7 @@ mod tests {
     }
 
     fn moments(heard: &Heard) -> Vec<String> {
-        heard.lock().unwrap().0.iter().map(|said| said["moment"].as_str().unwrap().to_owned()).collect()
+        heard.lock().0.iter().map(|said| said["moment"].as_str().unwrap().to_owned()).collect()
     }
 
     #[tokio::test]
@@ -322,19 +323,19 @@ mod tests {
         site.turn("True", "pass", 2, true).await;
         site.turn("True", "pass", 2, false).await;
         assert_eq!(moments(&heard), ["Failed", "Inconclusive", "Recovered", "Missed"]);
-        assert_eq!(heard.lock().unwrap().0[0]["task"], "check");
+        assert_eq!(heard.lock().0[0]["task"], "check");
         assert_eq!(site.task.status.unwrap().notifications[0].missed, 2);
     }
 
     #[tokio::test]
     async fn a_receiver_that_is_down_is_told_when_it_is_back_and_the_condition_says_so_meanwhile() {
         let (address, heard) = receiver().await;
-        heard.lock().unwrap().1 = false;
+        heard.lock().1 = false;
         let mut site = Site::new(address, json!([]));
         let trouble = site.turn("False", "fail", 0, true).await.unwrap();
         assert_eq!(trouble, "duty: 127.0.0.1 answered 503: later");
         assert!(!site.task.status.as_ref().unwrap().notifications[0].failing);
-        heard.lock().unwrap().1 = true;
+        heard.lock().1 = true;
         // Its time has not come.
         assert!(site.turn("False", "fail", 0, false).await.is_some());
         assert!(moments(&heard).is_empty());

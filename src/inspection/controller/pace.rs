@@ -1,9 +1,9 @@
 //! How fast it goes: so many tasks a second, whatever happens, and ever more slowly with a task that does not come right.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::seen::Key;
@@ -41,7 +41,7 @@ impl Pace {
 
     /// When it is the turn of one who asks now.
     fn slot(&self, now: Instant) -> Instant {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.next.lock();
         let earliest = now.checked_sub(STEP * BURST).unwrap_or(now);
         let mine = (*next).max(earliest);
         *next = mine + STEP;
@@ -50,12 +50,12 @@ impl Pace {
 
     /// It went well with a task.
     pub fn well(&self, key: &Key) {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.failed.lock().remove(key);
     }
 
     /// It did not; how long to wait until it is tried again.
     pub fn again(&self, key: &Key) -> Duration {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failed = self.failed.lock();
         let times = failed.entry(key.clone()).or_default();
         let wait = FIRST.saturating_mul(1 << (*times).min(10));
         *times = times.saturating_add(1);

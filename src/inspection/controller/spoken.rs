@@ -2,27 +2,27 @@
 //! word is the truth, however late a watch brings it back, and no run is counted twice.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::super::task::InspectionTaskStatus;
 use super::seen::Key;
 use super::watched::Task;
 
-/// The statuses, packed, each with the uid of the task that it was said of.
+/// A status, packed, with the uid of the task that it was said of.
+type Word = (String, Box<[u8]>);
+
+/// The statuses.
 #[derive(Default)]
-pub struct Spoken(Mutex<HashMap<Key, (String, Box<[u8]>)>>);
+pub struct Spoken(Mutex<HashMap<Key, Word>>);
 
 impl Spoken {
-    fn all(&self) -> MutexGuard<'_, HashMap<Key, (String, Box<[u8]>)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A task came: what stands in it was said before this process began, unless it has said something of it itself.
     pub fn meet(&self, task: &Task) {
         let Some((key, uid)) = super::seen::Watched::belongs(task).zip(task.metadata.uid.clone()) else {
             return;
         };
-        let mut all = self.all();
+        let mut all = self.0.lock();
         if all.get(&key).is_none_or(|(known, _)| *known != uid) {
             let packed = serde_json::to_vec(&task.status).unwrap_or_default();
             all.insert(key, (uid, packed.into_boxed_slice()));
@@ -31,7 +31,7 @@ impl Spoken {
 
     /// What was last said of a task.
     pub fn last(&self, key: &Key) -> Option<InspectionTaskStatus> {
-        let all = self.all();
+        let all = self.0.lock();
         // What can't be read was said by a later program; it is said anew.
         serde_json::from_slice(&all.get(key)?.1).ok().flatten()
     }
@@ -39,13 +39,13 @@ impl Spoken {
     /// `status` was said of the task.
     pub fn say(&self, key: &Key, uid: &str, status: &InspectionTaskStatus) {
         if let Ok(packed) = serde_json::to_vec(status) {
-            self.all().insert(key.clone(), (uid.to_owned(), packed.into_boxed_slice()));
+            self.0.lock().insert(key.clone(), (uid.to_owned(), packed.into_boxed_slice()));
         }
     }
 
     /// The task went.
     pub fn forget(&self, key: &Key) {
-        self.all().remove(key);
+        self.0.lock().remove(key);
     }
 }
 

@@ -22,9 +22,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::super::intent::{Ended, MissReason, objects};
 use super::super::run::{Outcome, TerminationRule};
@@ -110,7 +111,7 @@ impl Tally {
         ended: &[Ended],
         now: Timestamp,
     ) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.0.lock();
         let standing = all.entry(Key::from(task)).or_insert_with(|| Standing {
             // What the run before this process began said.
             rules: status.failing_rules.iter().map(|rule| (rule.name.clone(), remembered(rule))).collect(),
@@ -129,7 +130,7 @@ impl Tally {
 
     /// The task went.
     pub fn forget(&self, key: &Key) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        self.0.lock().remove(key);
     }
 }
 
@@ -213,7 +214,7 @@ fn severity(of: Severity) -> &'static str {
 
 impl Families for Tally {
     fn write(&self, page: &mut Page<'_>) -> fmt::Result {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.0.lock();
         let mut gauge = |name: &str, help: &str, read: &dyn Fn(&Standing) -> Option<f64>| {
             let numbers =
                 all.iter().filter_map(|(key, of_task)| Some((of(key), Number::Gauge(read(of_task)?))));

@@ -139,7 +139,7 @@ pub fn line(trend: &Trend) -> Markup {
                 @if let [only] = part {
                     circle class="dot" cx=(x(only)) cy=(y(only.median)) r="2" {}
                 } @else {
-                    path class="band" d=(band(part, &x, &y)) {}
+                    path class="band" d=(band(part, x, y)) {}
                     path class="middle" d=(path(part.iter().map(|point| (x(point), y(point.median))))) {}
                 }
             }

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -168,7 +169,7 @@ pub async fn tls_for<S: AsyncRead + AsyncWrite + Unpin>(
     let chain = connection.peer_certificates().unwrap_or_default();
     let presented = Presented {
         chain: chain.iter().map(|der| der.to_vec()).collect(),
-        untrusted: judge.untrusted.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        untrusted: judge.untrusted.lock().clone(),
         version: connection.protocol_version().map(|v| format!("{v:?}")).unwrap_or_default(),
     };
     Ok((stream, presented))
@@ -216,7 +217,7 @@ impl ServerCertVerifier for Judge {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         if let Err(error) = self.verifier.verify_server_cert(end_entity, intermediates, name, ocsp, now) {
-            *self.untrusted.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+            *self.untrusted.lock() = Some(error.to_string());
         }
         Ok(ServerCertVerified::assertion())
     }

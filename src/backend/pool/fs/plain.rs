@@ -1,8 +1,8 @@
 //! Volumes as bare directories, on a file system that limits none of them. Sizes are recorded and reported, not enforced.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, fchmod, fchown, fstatvfs, mkdirat, openat, unlinkat};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmod, chownat, fstatvfs, mkdirat, openat, unlinkat};
 use rustix::io::{self, Errno};
 
 use super::remove::{self, Mounts};
@@ -45,7 +45,8 @@ impl FileSystem for Plain {
         owner: Owner,
         _: u64,
     ) -> io::Result<Option<u64>> {
-        make_directory(parent, name, |directory| dress(directory, owner))?;
+        // Not opened to be read, for which an NFS client asks its server's leave: a call of a dozen.
+        make_directory(parent, name, OFlags::PATH, |directory| dress(directory, owner))?;
         Ok(None)
     }
 
@@ -73,37 +74,43 @@ impl FileSystem for Plain {
     }
 }
 
-/// Makes the directory `name` in `parent` and brings it to what it should be by `finish`, whose failure takes the directory
-/// away again. `EEXIST` where something of that name is there.
+/// Makes the directory `name` in `parent` and brings it to what it should be by `finish`, which gets it opened with `flags`,
+/// and whose failure takes it away again. `EEXIST` where something of that name is there.
 pub(super) fn make_directory<T>(
     parent: BorrowedFd<'_>,
     name: &str,
+    flags: OFlags,
     finish: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
 ) -> io::Result<T> {
     use std::os::fd::AsFd;
     check(name)?;
     // Nobody else's until it has its owner and mode.
     mkdirat(parent, name, Mode::RWXU)?;
-    open(parent, name).and_then(|directory| finish(directory.as_fd())).inspect_err(|_| {
+    open_as(parent, name, flags).and_then(|directory| finish(directory.as_fd())).inspect_err(|_| {
         // It is empty, since nobody could reach it yet; should it stay all the same, the next try settles it.
         unlinkat(parent, name, AtFlags::REMOVEDIR).ok();
     })
 }
 
-/// Gives a directory the owner and mode that were asked for, whatever the umask is.
+/// Gives a directory, which may be opened by `O_PATH` alone, the owner and mode that were asked for, whatever the umask is.
 pub(super) fn dress(directory: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
     if owner.uid.is_some() || owner.gid.is_some() {
-        fchown(directory, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw))?;
+        let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
+        chownat(directory, "", uid, gid, AtFlags::EMPTY_PATH)?;
     }
-    // After the owner, since a change of owner may clear bits of the mode (chown(2)).
-    fchmod(directory, Mode::from_raw_mode(owner.mode))
+    // After the owner, since a change of owner may clear bits of the mode (chown(2)). By /proc, since what is opened by
+    // O_PATH has no fchmod(2).
+    chmod(format!("/proc/self/fd/{}", directory.as_raw_fd()), Mode::from_raw_mode(owner.mode))
 }
 
 /// Opens the directory `name` in `parent`, if it is one and no link.
 pub(super) fn open(parent: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    open_as(parent, name, OFlags::RDONLY)
+}
+
+fn open_as(parent: BorrowedFd<'_>, name: &str, flags: OFlags) -> io::Result<OwnedFd> {
     check(name)?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat(parent, name, flags, Mode::empty())
+    openat(parent, name, flags | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// One name and no path.
@@ -137,7 +144,7 @@ pub(super) fn room(root: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     fn key() -> Key {
         Key::of("test", "volume")
@@ -149,7 +156,10 @@ mod tests {
         let root = std::fs::File::open(directory.path()).unwrap();
         for mode in [0o777, 0o2770, 0o1777, 0o700] {
             let name = format!("{mode:o}");
-            let owner = Owner { uid: None, gid: None, mode };
+            let us = std::fs::metadata(directory.path()).unwrap();
+            // Also where the owner is set, which may clear bits of the mode.
+            let (uid, gid) = if mode & 0o2000 != 0 { (Some(us.uid()), Some(us.gid())) } else { (None, None) };
+            let owner = Owner { uid, gid, mode };
             assert_eq!(Plain::local().make(root.as_fd(), &name, &key(), owner, 1), Ok(None));
             let made = std::fs::metadata(directory.path().join(name)).unwrap();
             assert_eq!(made.permissions().mode() & 0o7777, mode);
@@ -173,7 +183,7 @@ mod tests {
     fn a_directory_that_cant_be_finished_is_not_left_behind() {
         let directory = tempfile::tempdir().unwrap();
         let root = std::fs::File::open(directory.path()).unwrap();
-        let failed: io::Result<()> = make_directory(root.as_fd(), "a", |_| Err(Errno::PERM));
+        let failed: io::Result<()> = make_directory(root.as_fd(), "a", OFlags::RDONLY, |_| Err(Errno::PERM));
         assert_eq!(failed, Err(Errno::PERM));
         assert!(!directory.path().join("a").exists());
     }

@@ -4,7 +4,7 @@
 //! inspectiontasks there: who may see a task may see its results.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
@@ -12,6 +12,7 @@ use http::header::{AUTHORIZATION, HeaderMap};
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use kube::api::{Api, PostParams};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 /// So long an answer of the API server counts. A token that was taken back is good for so long.
@@ -91,12 +92,12 @@ impl<K, V> Default for Kept<K, V> {
 
 impl<K: std::hash::Hash + Eq, V: Clone> Kept<K, V> {
     fn get(&self, key: &K) -> Option<V> {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = self.0.lock();
         kept.get(key).filter(|(at, _)| at.elapsed() < LIFETIME).map(|(_, value)| value.clone())
     }
 
     fn keep(&self, key: K, value: V) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.0.lock();
         if kept.len() >= MOST {
             kept.retain(|_, (at, _)| at.elapsed() < LIFETIME);
             if kept.len() >= MOST {
