@@ -55,7 +55,6 @@ const OUTSIDE: &[(&str, &[&str])] = &[
     ("sys_mount", &["mount"]),
     ("libc", &["mount", "backend"]),
     ("maud", &["inspection"]),
-    ("parking_lot", &["backend"]),
 ];
 
 /// All that a pure room may name of other crates.
