@@ -50,7 +50,7 @@ pub async fn look(rule: &cluster::Node, place: &Place) -> Seen {
         }
         items.push(item);
     }
-    let verdict = Verdict::unless_any("NodeNotWell", format!("{} nodes are not well", bad.len()), bad);
+    let verdict = Verdict::unless_any("NodeNotWell", "not well", bad);
     let result = match (items.as_slice(), one) {
         ([item], Some(_)) => item.clone(),
         (all, _) => json!({"count": all.len(), "ready": all.iter().all(|item| item["ready"] == true)}),
@@ -151,7 +151,6 @@ pub async fn certificates(rule: &CertificateSecrets, place: &Place) -> Seen {
             }
         }
     }
-    let verdict =
-        Verdict::unless_any("CertificateExpiring", format!("{} certificates are not good", bad.len()), bad);
+    let verdict = Verdict::unless_any("CertificateExpiring", "not good", bad);
     Ok(Sight::of_items(items, verdict))
 }

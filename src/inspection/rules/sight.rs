@@ -62,12 +62,17 @@ impl Verdict {
         Self::Fail(Finding { reason: reason.to_owned(), message: message.into(), subjects: Vec::new() })
     }
 
-    /// A failure of objects, if there are any.
-    pub fn unless_any(reason: &str, message: impl Into<String>, subjects: Vec<Subject>) -> Self {
-        if subjects.is_empty() {
-            return Self::Pass;
-        }
-        Self::Fail(Finding { reason: reason.to_owned(), message: message.into(), subjects })
+    /// A failure of objects, if there are any: `what` they are, the first of them, and how many more there are.
+    pub fn unless_any(reason: &str, what: &str, subjects: Vec<Subject>) -> Self {
+        let Some(first) = subjects.first() else { return Self::Pass };
+        let place = first.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        let why = first.message.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let more = match subjects.len() {
+            1 => String::new(),
+            all => format!(" (and {} more)", all - 1),
+        };
+        let message = format!("{what}: {place}{}{why}{more}", first.name);
+        Self::Fail(Finding { reason: reason.to_owned(), message, subjects })
     }
 }
 
@@ -90,3 +95,26 @@ impl Blind {
 
 /// What a probe comes back with.
 pub type Seen = Result<Sight, Blind>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_of_objects_names_the_first_and_counts_the_rest() {
+        let one = |namespace: Option<&str>, name: &str, why: &str| Subject {
+            namespace: namespace.map(str::to_owned),
+            name: name.to_owned(),
+            message: Some(why.to_owned()),
+            ..Subject::default()
+        };
+        let said = |subjects| match Verdict::unless_any("NotBound", "not bound", subjects) {
+            Verdict::Fail(finding) => finding.message,
+            other => format!("{other:?}"),
+        };
+        assert_eq!(said(vec![]), "Pass");
+        assert_eq!(said(vec![one(None, "pv-1", "lost")]), "not bound: pv-1: lost");
+        let several = vec![one(Some("shop"), "data", "no class"), one(None, "b", ""), one(None, "c", "")];
+        assert_eq!(said(several), "not bound: shop/data: no class (and 2 more)");
+    }
+}

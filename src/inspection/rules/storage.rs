@@ -86,7 +86,7 @@ pub async fn claims(rule: &PersistentVolumeClaims, place: &Place) -> Seen {
             "waitsForConsumer": waits,
         }));
     }
-    let verdict = Verdict::unless_any("ClaimsNotBound", format!("{} claims are not bound", bad.len()), bad);
+    let verdict = Verdict::unless_any("ClaimsNotBound", "not bound", bad);
     Ok(Sight::of_items(items, verdict))
 }
 
@@ -173,7 +173,7 @@ pub async fn driver(rule: &CsiDriver, place: &Place) -> Seen {
     if nodes.is_empty() {
         return Err(Blind::new("NoNodes", "the cluster has no nodes"));
     }
-    let verdict = Verdict::unless_any("DriverNotWell", format!("{} is not well everywhere", rule.name), bad);
+    let verdict = Verdict::unless_any("DriverNotWell", &format!("{} is not well", rule.name), bad);
     Ok(Sight { result, items: seen, foreign: false, verdict })
 }
 
@@ -368,7 +368,7 @@ fn fullness(volumes: HashMap<(String, String), Usage>, rule: &str, place: &Place
         }
         items.push(item);
     }
-    let verdict = Verdict::unless_any("VolumeFull", format!("{} volumes are nearly full", bad.len()), bad);
+    let verdict = Verdict::unless_any("VolumeFull", "nearly full", bad);
     Sight { result, items, foreign: false, verdict }
 }
 

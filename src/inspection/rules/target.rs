@@ -340,8 +340,7 @@ async fn object(place: &Place) -> Seen {
     let bad: Vec<Subject> =
         items.iter().filter_map(|item| unwell(item, place).map(|why| subject(item, why))).collect();
     let result = json!({"exists": !items.is_empty(), "count": items.len()});
-    let verdict =
-        Verdict::unless_any("NotWell", format!("{} of {} are not well", bad.len(), items.len()), bad);
+    let verdict = Verdict::unless_any("NotWell", "not well", bad);
     Ok(Sight { result, items, foreign: true, verdict })
 }
 

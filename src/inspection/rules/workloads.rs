@@ -81,7 +81,7 @@ pub async fn workload(rule: &Workload, place: &Place) -> Seen {
     if let (Some(name), true) = (&rule.name, items.is_empty()) {
         return Ok(Sight::of_items(items, Verdict::fail("NotFound", format!("there is no workload {name}"))));
     }
-    let verdict = Verdict::unless_any("NotReady", format!("{} workloads are not rolled out", bad.len()), bad);
+    let verdict = Verdict::unless_any("NotReady", "not rolled out", bad);
     Ok(Sight::of_items(items, verdict))
 }
 
@@ -168,7 +168,7 @@ pub fn judged(pods: &[Pod], grace: i64, now: Timestamp) -> Sight {
         }
         items.push(item);
     }
-    let verdict = Verdict::unless_any("PodsNotWell", format!("{} pods are not well", bad.len()), bad);
+    let verdict = Verdict::unless_any("PodsNotWell", "not well", bad);
     Sight::of_items(items, verdict)
 }
 
@@ -246,7 +246,7 @@ pub async fn events(rule: &Events, place: &Place) -> Seen {
             "kind": about["kind"], "namespace": about["namespace"], "name": about["name"],
         }));
     }
-    let verdict = Verdict::unless_any("Events", format!("{} such events", items.len()), bad);
+    let verdict = Verdict::unless_any("Events", "events", bad);
     Ok(Sight::of_items(items, verdict))
 }
 
