@@ -4,6 +4,7 @@
 //! its containers once. What is written here is checked one flag at a time; what flags mean together is for
 //! [`crate::settings`].
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -92,6 +93,9 @@ pub enum Command {
     Report(ReportArgs),
     /// What `kubectl kuration` does, where this program is not installed as that plugin.
     Kubectl(KubectlArgs),
+    /// Run the command of an exec rule, in the command's own container. The controller starts these by itself.
+    #[command(hide = true)]
+    Exec(ExecArgs),
     /// Do the driver's work that may hang, where it can be killed. The driver starts these by itself.
     #[command(hide = true)]
     Worker(WorkerArgs),
@@ -380,6 +384,20 @@ pub struct BenchArgs {
     /// Print one JSON object, for machines.
     #[arg(long, env = "KURATION_JSON")]
     pub json: bool,
+}
+
+/// Flags of `kuration exec`.
+#[derive(Debug, clap::Args)]
+pub struct ExecArgs {
+    /// Put this program into a directory, for containers that have another image.
+    #[arg(long, value_name = "DIR", exclusive = true)]
+    pub install: Option<PathBuf>,
+    /// Where to leave what the command printed, and its exit code.
+    #[arg(long, value_name = "DIR", required_unless_present = "install")]
+    pub into: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(last = true, value_name = "COMMAND", required_unless_present = "install")]
+    pub command: Vec<OsString>,
 }
 
 /// Flags of `kuration worker`.

@@ -9,6 +9,7 @@
 //! | [`Ended`] | a Job, its pods' last messages | how that run ended |
 //! | [`verdict`] | a task's Jobs, their pods' last messages, the clock | its status |
 
+mod aside;
 pub mod degrade;
 mod ended;
 pub mod fleet;

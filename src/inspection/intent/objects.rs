@@ -12,6 +12,7 @@ use super::super::schedule::Schedule;
 use super::super::task::{
     AccessMode, ClaimRetention, ConcurrencyPolicy, DEFAULT_ACCOUNT, InspectionTask, Target,
 };
+use super::aside::{aside, confined};
 use super::{RUN_REQUEST, TASK_LABEL};
 
 /// What the controller was installed with.
@@ -348,6 +349,10 @@ fn job_template(task: &InspectionTask, defaults: &Defaults, claim: Option<&str>,
             "name": volume, "mountPath": format!("/etc/kuration/secrets/{secret}"), "readOnly": true,
         }));
     }
+    let aside = aside(spec.rules.as_deref().unwrap_or_default(), defaults);
+    env.extend(aside.env);
+    volumes.extend(aside.volumes);
+    mounts.extend(aside.mounts);
     let mut pod_labels = more.labels.map_or_else(|| json!({}), |labels| json!(labels));
     merge(&mut pod_labels, labels(task));
     let mut pod = json!({
@@ -369,16 +374,20 @@ fn job_template(task: &InspectionTask, defaults: &Defaults, claim: Option<&str>,
                 || json!({ "requests": { "cpu": "10m", "memory": "32Mi" }, "limits": { "memory": "128Mi" } }),
                 |resources| json!(resources),
             ),
-            "securityContext": {
-                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
-                "capabilities": { "drop": ["ALL"] },
-            },
+            "securityContext": confined(),
             "terminationMessagePath": "/dev/termination-log",
             "terminationMessagePolicy": "File",
             "volumeMounts": mounts,
         }],
         "volumes": volumes,
     });
+    if !aside.beside.is_empty() {
+        pod["automountServiceAccountToken"] = false.into();
+        pod["initContainers"] = aside.before.into();
+        if let Some(containers) = pod["containers"].as_array_mut() {
+            containers.extend(aside.beside);
+        }
+    }
     let mut tolerations = more.tolerations.map_or_else(Vec::new, |tolerations| vec![json!(tolerations)]);
     let mut selector = more.node_selector.map(|selector| json!(selector));
     let mut job = json!({

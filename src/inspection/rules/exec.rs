@@ -2,9 +2,15 @@
 //! rights, and leaves what it said in a directory that both see.
 //!
 //! The contract: `DIR/RULE/stdout` holds what the command printed (at most 64 KiB of it are read), and `DIR/RULE/exit` its
-//! exit code in decimal, which appears whole (by rename) when the command has ended.
+//! exit code in decimal, which appears whole (by rename) when the command has ended. [`run`] keeps it, in the command's container:
+//! [`install`] has put this program there, which needs nothing of the image.
 
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
@@ -17,6 +23,39 @@ use crate::inspection::task::cluster::Exec;
 
 /// How often it is looked at whether the command has ended.
 const STEP: Duration = Duration::from_millis(100);
+
+/// Puts this program into `directory`, as `kuration`.
+pub fn install(directory: &Path) -> io::Result<()> {
+    fs::copy("/proc/self/exe", directory.join("kuration")).map(|_| ())
+}
+
+/// Runs a command and leaves in `into` what the runner reads. A command that can't be started could not tell: 3. One that a signal
+/// ends has 128 and the signal's number, as in a shell.
+///
+/// # Errors
+/// The directory can't be written to.
+pub fn run(into: &Path, command: &[OsString]) -> io::Result<()> {
+    let mut stdout = File::create(into.join("stdout"))?;
+    let (program, arguments) = command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
+    let started = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let code = match started {
+        Ok(mut child) => {
+            if let Some(mut printed) = child.stdout.take() {
+                io::copy(&mut (&mut printed).take(MOST as u64), &mut stdout)?;
+                // What is more is not kept, but a command that is not read from would wait for ever.
+                io::copy(&mut printed, &mut io::sink())?;
+            }
+            let status = child.wait()?;
+            status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+        }
+        Err(error) => {
+            writeln!(stdout, "{} can't be started: {error}", program.display())?;
+            3
+        }
+    };
+    fs::write(into.join(".exit"), code.to_string())?;
+    fs::rename(into.join(".exit"), into.join("exit"))
+}
 
 /// Waits for the command's end, until the rule's deadline.
 pub async fn look(rule: &Exec, name: &str, place: &Place) -> Seen {
@@ -88,5 +127,21 @@ mod tests {
         assert!(matches!(of(2).unwrap().verdict, Verdict::Fail(_)));
         assert_eq!(of(3).unwrap_err().reason, "CommandCouldNotTell");
         assert_eq!(of(137).unwrap_err().reason, "CommandFailed");
+    }
+
+    #[test]
+    fn what_a_command_prints_and_how_it_ends_is_left_for_the_runner() {
+        let place = tempfile::tempdir().unwrap();
+        let left = |command: &[&str]| {
+            run(place.path(), &command.iter().map(OsString::from).collect::<Vec<_>>()).unwrap();
+            let read = |name: &str| fs::read_to_string(place.path().join(name)).unwrap();
+            (read("exit"), read("stdout"))
+        };
+        assert_eq!(left(&["sh", "-c", "echo two; exit 2"]), ("2".into(), "two\n".into()));
+        assert_eq!(left(&["sh", "-c", "kill -9 $$"]), ("137".into(), String::new()));
+        let (exit, stdout) = left(&["/no/such/command"]);
+        assert!(exit == "3" && stdout.contains("can't be started"), "{exit}: {stdout}");
+        let (exit, stdout) = left(&["head", "-c", "200000", "/dev/zero"]);
+        assert_eq!((exit.as_str(), stdout.len()), ("0", MOST));
     }
 }

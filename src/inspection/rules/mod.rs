@@ -11,7 +11,7 @@ mod certificate;
 mod cluster;
 mod database;
 mod dns;
-mod exec;
+pub mod exec;
 mod grpc;
 mod http;
 mod judge;

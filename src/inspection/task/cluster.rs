@@ -285,9 +285,8 @@ pub struct Exec {
     /// The image that it is in.
     #[schemars(length(min = 1, max = 512))]
     pub image: String,
-    /// The command and its arguments. Without it: the image's own.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), inner(length(max = 4096)))]
+    /// The command and its arguments.
+    #[schemars(length(min = 1, max = 64), inner(length(max = 4096)))]
     pub command: Vec<String>,
     /// Secrets whose keys become environment variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
