@@ -349,6 +349,48 @@ fn the_readme_of_the_ready_tasks_names_each() {
     }
 }
 
+#[test]
+fn every_link_between_pages_leads_somewhere() {
+    let root = in_repository("");
+    let mut pages = vec![root.join("README.md"), root.join("CHANGELOG.md")];
+    let mut waiting = vec![root.join("docs"), root.join("charts"), root.join("deploy")];
+    while let Some(directory) = waiting.pop() {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            match path.extension() {
+                _ if path.is_dir() => waiting.push(path),
+                Some(extension) if extension == "md" => pages.push(path),
+                _ => {}
+            }
+        }
+    }
+    let mut links = 0;
+    for page in &pages {
+        let text = fs::read_to_string(page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(link, _)| link) {
+            if link.starts_with("http") {
+                continue;
+            }
+            links += 1;
+            let (path, headline) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            assert!(target.exists(), "{}: {link} leads nowhere", page.display());
+            let has =
+                |text: String| text.lines().any(|line| line.starts_with('#') && anchor(line) == headline);
+            let found = headline.is_empty() || has(fs::read_to_string(&target).unwrap());
+            assert!(found, "{}: {link}: there is no such headline", page.display());
+        }
+    }
+    assert!(links > 60, "{links}");
+}
+
+/// By what a page's headline is linked to.
+fn anchor(line: &str) -> String {
+    let words = line.trim_start_matches('#').trim().to_lowercase();
+    let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+    kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
 /// What expressions over objects of the API find: an object that is well, and one that is not.
 #[test]
 fn the_expressions_of_ready_tasks_tell_what_is_well_from_what_is_not() {
