@@ -249,6 +249,8 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
     let mut registration = None;
     if let Some(NodeSettings { id, max_volumes, topology, registration: asked, inline }) = node {
         registration = asked;
+        let fullness = csi::Fullness::default();
+        metrics.families(fullness.clone());
         let node = csi::Node {
             id,
             max_volumes,
@@ -262,6 +264,7 @@ async fn serve_csi(settings: Settings) -> Result<(), RunError> {
             inflight: Default::default(),
             inlines: inline_volumes(&volumes, inline, installation),
             metrics: metrics.clone(),
+            fullness,
         };
         tokio::spawn(node.clone().tidy());
         routes = routes.add_service(NodeServer::new(node));

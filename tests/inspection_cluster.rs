@@ -12,6 +12,7 @@ mod inspection_cluster {
     pub mod admission;
     pub mod ground;
     pub mod keeping;
+    pub mod machines;
     pub mod running;
     pub mod upkeep;
 }

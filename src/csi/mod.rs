@@ -3,6 +3,7 @@
 pub mod ask;
 mod controller;
 mod files;
+mod fullness;
 mod identity;
 mod inline;
 mod node;
@@ -14,6 +15,7 @@ mod staged;
 pub mod status;
 
 pub use controller::Controller;
+pub use fullness::Fullness;
 pub use identity::{Identity, Readiness};
 pub use inline::InlineVolumes;
 pub use node::Node;

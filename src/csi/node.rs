@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 
 use super::ask::{self, Source};
 use super::files::{Files, Manner};
+use super::fullness::Fullness;
 use super::inline::{InlineVolumes, PublishInline};
 use super::pending::{Limits, alone};
 use super::proto::{self, node_server, node_service_capability};
@@ -50,6 +51,8 @@ pub struct Node {
     pub inlines: Option<InlineVolumes>,
     /// What is counted.
     pub metrics: Metrics,
+    /// How full its volumes are.
+    pub fullness: Fullness,
 }
 
 fn own(error: &std::io::Error) -> Status {
@@ -282,6 +285,7 @@ impl node_server::Node for Node {
             // The directory is the CO's own.
             node.mounter.unmount(&staging, false).await?;
             fault_point!("unstage.unmounted");
+            node.fullness.left(&id);
             node.staged.remove(&id).map_err(|error| own(&error))
         };
         alone(&self.inflight, volume_id, deadline, work).await?;
@@ -332,6 +336,10 @@ impl node_server::Node for Node {
             let target = node.resolve("target_path", &target).await?;
             node.mounter.unmount(&target, true).await?;
             fault_point!("node_unpublish.unmounted");
+            // An inline volume is staged nowhere.
+            if Inline::is_id(&id) {
+                node.fullness.left(&id);
+            }
             node.forget_inline(&id, deadline).await;
             Ok(())
         };
@@ -359,6 +367,7 @@ impl node_server::Node for Node {
         let path = ask::path("volume_path", &request.volume_path).map_err(nowhere)?;
         let (path, _) = self.mount_of(volume_id, &path).await?;
         let usage = self.usage(volume_id, &path).await?;
+        self.fullness.is(volume_id, usage);
         let shown = |unit: Unit, total: u64, used: u64, available: u64| {
             let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             proto::VolumeUsage {

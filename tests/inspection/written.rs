@@ -244,7 +244,9 @@ fn needed(rule: &Value, target: &str) -> BTreeSet<(String, String, bool)> {
         "volumeUsage" if body["source"] == "Mount" => BTreeSet::new(),
         "volumeUsage" => {
             let claims = all(&["list persistentvolumeclaims"], wide);
-            claims.into_iter().chain(all(&["list pods"], true)).collect()
+            let driver = all(&["list pods", "list persistentvolumes"], true);
+            let by_driver = body["source"] != "Prometheus";
+            claims.into_iter().chain(driver.into_iter().filter(|_| by_driver)).collect()
         }
         "volumeProbe" if body["mode"] == "Provision" => {
             let claims =

@@ -135,8 +135,8 @@ fn install() -> Installed {
         let node = std::env::var("KURATION_POOL_NODE").unwrap_or_else(|_| "first".to_owned());
         let directory = std::env::var("KURATION_POOL_DIRECTORY");
         let directory = directory.unwrap_or_else(|_| "/var/lib/kuration-pool".to_owned());
-        let pool =
-            format!("pool.enabled=true,nfs.enabled=false,pool.nodeName={node},pool.directory={directory}");
+        let shares = in_repository("tests/kubernetes-suite.d/share-values.yaml").display().to_string();
+        let pool = format!("pool.enabled=true,pool.nodeName={node},pool.directory={directory}");
         let class = "storageClasses[0].name=kuration-pool,storageClasses[0].driver=pool";
         must(helm(&[
             "--namespace",
@@ -145,6 +145,8 @@ fn install() -> Installed {
             "kuration",
             &chart("kuration-csi"),
             "--create-namespace",
+            "--values",
+            &shares,
             "--set",
             &pool,
             "--set",
@@ -370,9 +372,19 @@ impl Ground {
 
     /// A pod of this name that has the claim at /data.
     pub async fn reader(&self, name: &str, claim: &str) {
+        self.reader_where(json!({}), name, claim).await;
+    }
+
+    /// The same on a node of this name.
+    pub async fn reader_on(&self, node: &str, name: &str, claim: &str) {
+        self.reader_where(json!({ "kubernetes.io/hostname": node }), name, claim).await;
+    }
+
+    async fn reader_where(&self, labels: Value, name: &str, claim: &str) {
         self.make::<Pod>(json!({
             "metadata": { "name": name },
             "spec": {
+                "nodeSelector": labels,
                 "terminationGracePeriodSeconds": 0,
                 "containers": [{
                     "name": "shell", "image": BUSYBOX, "imagePullPolicy": "IfNotPresent",

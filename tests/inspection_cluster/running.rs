@@ -281,7 +281,7 @@ fn a_runner_that_is_killed_is_an_error_and_the_history_stays_whole() {
         ground.task("check", json!({ "schedule": SELDOM, "target": "web" })).await;
         ground.run_now("check", "first").await;
         // A server that takes its time, so that there is a pod to end.
-        ground.sh("web", "nc -lk -p 9000 -e sleep 600 >/dev/null 2>&1 &").await;
+        ground.sh("web", "nc -ll -p 9000 -e sleep 600 >/dev/null 2>&1 &").await;
         let address =
             ground.api::<Pod>().get("web").await.unwrap().status.and_then(|status| status.pod_ip).unwrap();
         let hang =

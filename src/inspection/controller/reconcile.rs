@@ -45,6 +45,10 @@ fn api(what: &'static str) -> impl Fn(kube::Error) -> ReconcileError {
 /// While a run is under way it is looked at this often, as a pod that waits changes nothing.
 const UNDER_WAY: Duration = Duration::from_secs(15);
 
+/// A task that something stands in the way of is looked at this often: what does (a CronJob of somebody else, say) is not all
+/// watched.
+const BLOCKED: Duration = Duration::from_secs(30);
+
 /// At rest a task is looked at this often, or a little after its next run was due.
 const AT_REST: Duration = Duration::from_secs(600);
 
@@ -106,6 +110,7 @@ pub async fn reconcile(task: &InspectionTask, context: &Context) -> Result<Actio
         u64::try_from(due.as_second() - now.as_second()).unwrap_or(0) + 20
     });
     let rest = AT_REST.min(Duration::from_secs(until_due)).min(soon.unwrap_or(AT_REST));
+    let rest = if not_ready.is_some() { rest.min(BLOCKED) } else { rest };
     Ok(Action::requeue(if active { UNDER_WAY } else { rest }))
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Event, Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSINode, VolumeAttachment};
 use serde_json::{Value as Json, json};
 
@@ -195,7 +195,7 @@ fn newest_renewal(leases: &[Lease], driver: &str, now: Timestamp) -> Option<i64>
 }
 
 /// What is known of one volume.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Usage {
     used: Option<f64>,
     capacity: Option<f64>,
@@ -232,7 +232,17 @@ pub async fn usage(rule: &VolumeUsage, name: &str, place: &Place) -> Seen {
                 }
             }
         }
-        UsageSource::Driver => scrape(&mut volumes, place).await?,
+        UsageSource::Driver => {
+            let by_id = scrape(place).await?;
+            let everywhere = Which::default();
+            let known: Vec<PersistentVolume> = typed(place, "v1", "PersistentVolume", &everywhere).await?;
+            for spec in known.into_iter().filter_map(|volume| volume.spec) {
+                let (Some(csi), Some(claim)) = (spec.csi, spec.claim_ref) else { continue };
+                let Some(usage) = by_id.get(&csi.volume_handle) else { continue };
+                let (namespace, name) = (claim.namespace.unwrap_or_default(), claim.name.unwrap_or_default());
+                volumes.insert((namespace, name), *usage);
+            }
+        }
     }
     if rule.source != UsageSource::Mount {
         let which = Which { namespaces: Some(&rule.namespaces), ..Which::default() };
@@ -269,20 +279,26 @@ const DRIVER: [(&str, usize); 4] = [
     ("kuration_volume_inodes", 3),
 ];
 
-fn add(volumes: &mut HashMap<(String, String), Usage>, sample: &Json, field: usize) {
-    let label = |name: &str| sample["labels"][name].as_str().unwrap_or_default().to_owned();
-    let value = sample["value"].as_f64();
-    let volume = volumes.entry((label("namespace"), label("persistentvolumeclaim"))).or_default();
-    match field {
-        0 => volume.used = value,
-        1 => volume.capacity = value,
-        2 => volume.inodes_used = value,
-        _ => volume.inodes = value,
+impl Usage {
+    fn set(&mut self, field: usize, value: Option<f64>) {
+        match field {
+            0 => self.used = value,
+            1 => self.capacity = value,
+            2 => self.inodes_used = value,
+            _ => self.inodes = value,
+        }
     }
 }
 
-/// Asks each of the driver's pods for its metrics.
-async fn scrape(volumes: &mut HashMap<(String, String), Usage>, place: &Place) -> Result<(), Blind> {
+fn add(volumes: &mut HashMap<(String, String), Usage>, sample: &Json, field: usize) {
+    let label = |name: &str| sample["labels"][name].as_str().unwrap_or_default().to_owned();
+    let volume = volumes.entry((label("namespace"), label("persistentvolumeclaim"))).or_default();
+    volume.set(field, sample["value"].as_f64());
+}
+
+/// What the driver's pods say of their volumes, by the ids of these.
+async fn scrape(place: &Place) -> Result<HashMap<String, Usage>, Blind> {
+    let mut volumes: HashMap<String, Usage> = HashMap::new();
     let labels = serde_json::from_value(json!({"matchLabels": {"app.kubernetes.io/name": "kuration-csi"}}));
     let labels = labels.map_err(|error| Blind::new("Internal", error.to_string()))?;
     let which = Which { namespaces: Some(&ALL), labels: Some(&labels), ..Which::default() };
@@ -290,8 +306,7 @@ async fn scrape(volumes: &mut HashMap<(String, String), Usage>, place: &Place) -
     for pod in pods {
         let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
         let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
-        let port =
-            ports.find(|port| matches!(port.name.as_deref(), Some("admin" | "metrics" | "http-metrics")));
+        let port = ports.find(|port| port.name.as_deref() == Some("admin"));
         let address = pod.status.and_then(|status| status.pod_ip);
         let (Some(port), Some(address)) = (port, address) else { continue };
         let address = if address.contains(':') { format!("[{address}]") } else { address };
@@ -301,24 +316,21 @@ async fn scrape(volumes: &mut HashMap<(String, String), Usage>, place: &Place) -
         // A pod that can't be asked leaves its volumes unknown; others know theirs.
         let Ok(answer) = exchange(ask).await else { continue };
         for line in String::from_utf8_lossy(&answer.body).lines() {
-            if let Some((sample, field)) = sample(line) {
-                add(volumes, &sample, field);
+            if let Some((id, field, value)) = sample(line) {
+                volumes.entry(id.to_owned()).or_default().set(field, Some(value));
             }
         }
     }
-    Ok(())
+    Ok(volumes)
 }
 
-/// A line of the text format, if it is one of the driver's about a volume.
-fn sample(line: &str) -> Option<(Json, usize)> {
-    let (name, rest) = line.split_once('{')?;
+/// The volume, field and value of a line of the text format, if it is one of the driver's about a volume. An id has neither
+/// quotes nor backslashes.
+fn sample(line: &str) -> Option<(&str, usize, f64)> {
+    let (name, rest) = line.split_once("{volume_id=\"")?;
     let (_, field) = DRIVER.iter().find(|(metric, _)| *metric == name)?;
-    let (labels, value) = rest.rsplit_once('}')?;
-    let pairs = labels.split(',').filter_map(|pair| pair.split_once('='));
-    let labels: serde_json::Map<String, Json> =
-        pairs.map(|(name, value)| (name.trim().to_owned(), value.trim_matches('"').into())).collect();
-    let value: f64 = value.split_whitespace().next()?.parse().ok()?;
-    Some((json!({"labels": labels, "value": value}), *field))
+    let (id, value) = rest.split_once("\"}")?;
+    Some((id, *field, value.split_whitespace().next()?.parse().ok()?))
 }
 
 /// What is full, what soon will be.
@@ -392,9 +404,8 @@ mod tests {
 
     #[test]
     fn the_drivers_metrics_are_read_as_they_are_written() {
-        let line = r#"kuration_volume_used_bytes{namespace="shop",persistentvolumeclaim="data"} 1048576"#;
-        let Some((sample, 0)) = sample(line) else { unreachable!("{line}") };
-        assert_eq!((&sample["labels"]["namespace"], &sample["value"]), (&json!("shop"), &json!(1_048_576.0)));
-        assert_eq!(super::sample("kuration_volumes 5"), None);
+        let line = r#"kuration_volume_used_bytes{volume_id="pool/pvc-1"} 1048576.0"#;
+        assert_eq!(sample(line), Some(("pool/pvc-1", 0, 1_048_576.0)));
+        assert_eq!(sample("kuration_volumes 5"), None);
     }
 }
