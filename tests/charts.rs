@@ -15,11 +15,12 @@ use kuration::args::{Args, Command};
 use kuration::settings::Settings;
 use serde_json::{Value, json};
 
-use charts::{helm, strict, table};
+use charts::{helm, listing, strict, table};
 
 mod charts {
     pub mod helm;
     mod inspection;
+    pub mod listing;
     pub mod strict;
     pub mod table;
 }
@@ -132,13 +133,7 @@ fn the_readme_has_every_value() {
 #[test]
 fn the_plain_manifests_are_those_of_the_chart() {
     for (name, values) in manifests() {
-        // What says that Helm manages it would be untrue here.
-        let helm_only = ["helm.sh/chart:", "app.kubernetes.io/managed-by:", "# Source:"];
-        let rendered = helm::text(&values).unwrap();
-        let lines = rendered.lines().filter(|line| !helm_only.iter().any(|words| line.contains(words)));
-        let head =
-            "# Made of charts/kuration-csi by UPDATE_GOLDEN=1 cargo test --test charts; do not edit.\n";
-        let text: String = [head].into_iter().chain(lines.flat_map(|line| [line, "\n"])).collect();
+        let text = listing::plain("charts/kuration-csi", &helm::text(&values).unwrap());
         golden(&format!("deploy/kubernetes/{name}/{name}.yaml"), &text).unwrap();
     }
 }
@@ -694,34 +689,10 @@ fn rights_are_those_that_were_read() {
             json!({"startupTaint": true, "controllerSecrets": [{"namespace": "storage", "name": "nfs"}]}),
         ),
     ];
-    let mut text = String::new();
-    for (name, values) in sets {
-        let objects = helm::render(&values);
-        text += &format!("== {name}\n");
-        for kind in ["ClusterRole", "Role"] {
-            for role in of(&objects, kind) {
-                let place = role["metadata"]["namespace"]
-                    .as_str()
-                    .map_or("everywhere".into(), |namespace| format!("in {namespace}"));
-                text += &format!("{} {} {place}\n", kind, role["metadata"]["name"].as_str().unwrap());
-                for rule in list(&role["rules"]) {
-                    let words = |field: &str| {
-                        let all: Vec<&str> =
-                            list(&rule[field]).iter().map(|word| word.as_str().unwrap()).collect();
-                        all.join(" ")
-                    };
-                    let named = if rule["resourceNames"].is_array() {
-                        format!(" named {}", words("resourceNames"))
-                    } else {
-                        String::new()
-                    };
-                    let group = words("apiGroups");
-                    let group = if group.is_empty() { String::new() } else { format!(".{group}") };
-                    text += &format!("  {}{group}{named}: {}\n", words("resources"), words("verbs"));
-                }
-            }
-        }
-    }
+    let text: String = sets
+        .into_iter()
+        .map(|(name, values)| format!("== {name}\n{}", listing::rights(&helm::render(&values))))
+        .collect();
     golden("tests/golden/rights.txt", &text).unwrap();
     assert!(!text.contains('*'), "{text}");
 }

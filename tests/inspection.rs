@@ -1,5 +1,5 @@
-//! What is committed about inspection is what the program says: the definition in the chart, the schema of a run, and when
-//! schedules are due.
+//! What is committed about inspection is what the program says: the definition in the chart, the schema of a run, when
+//! schedules are due, and the tasks that people are given.
 //!
 //! `UPDATE_GOLDEN=1 cargo test --test inspection` writes the first two anew.
 
@@ -13,6 +13,12 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use kuration::inspection::schedule::Schedule;
 use kuration::inspection::task::crd;
+
+mod inspection {
+    mod functions;
+    mod structure;
+    mod written;
+}
 
 const CHART: &str = "charts/kuration-server-crd";
 

@@ -1,11 +1,11 @@
-//! Helm, and what it makes of the chart.
+//! Helm, and what it makes of the charts.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::Value;
 
-/// What the chart is rendered for.
+/// What charts are rendered for.
 const KUBERNETES: &str = "1.36.0";
 
 /// A file of this repository.
@@ -13,9 +13,16 @@ pub fn in_repository(path: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn chart() -> PathBuf {
-    in_repository("charts/kuration-csi")
+/// A chart of this repository.
+pub struct Chart {
+    /// Its directory.
+    pub path: &'static str,
+    /// Groups that the cluster knows beside Kubernetes' own.
+    pub groups: &'static [&'static str],
 }
+
+/// The driver's.
+const DRIVER: Chart = Chart { path: "charts/kuration-csi", groups: &[] };
 
 /// The program: `HELM` names it, else the PATH has one.
 fn program() -> PathBuf {
@@ -47,52 +54,74 @@ fn helm(arguments: &[&str], values: &Value) -> Result<String, String> {
     if done.status.success() { Ok(text(done.stdout)) } else { Err(text(done.stderr)) }
 }
 
-/// `helm lint --strict`.
+impl Chart {
+    fn directory(&self) -> String {
+        in_repository(self.path).to_str().expect("UTF-8").to_owned()
+    }
+
+    /// `helm lint --strict`.
+    pub fn lint(&self, values: &Value) -> Result<String, String> {
+        helm(&["lint", "--strict", "--kube-version", KUBERNETES, &self.directory()], values)
+    }
+
+    fn template(&self, namespace: &str, kubernetes: &str, values: &Value) -> Result<String, String> {
+        let chart = self.directory();
+        let place = ["--namespace", namespace, "--kube-version", kubernetes];
+        let known = self.groups.iter().flat_map(|group| ["--api-versions", group]);
+        let arguments: Vec<&str> =
+            ["template", "kuration", &chart].into_iter().chain(place).chain(known).collect();
+        helm(&arguments, values)
+    }
+
+    /// It rendered as text, for another version of Kubernetes.
+    pub fn text_for(&self, kubernetes: &str, values: &Value) -> Result<String, String> {
+        self.template("kuration-system", kubernetes, values)
+    }
+
+    /// It rendered as text, for another namespace. Helm 3 and 4 differ in empty lines and nothing else, so those go.
+    pub fn text_in(&self, namespace: &str, values: &Value) -> Result<String, String> {
+        let text = self.template(namespace, KUBERNETES, values)?;
+        Ok(text.lines().filter(|line| !line.trim().is_empty()).flat_map(|line| [line, "\n"]).collect())
+    }
+
+    /// It rendered as text.
+    pub fn text(&self, values: &Value) -> Result<String, String> {
+        self.text_in("kuration-system", values)
+    }
+
+    /// Its objects.
+    pub fn render(&self, values: &Value) -> Vec<Value> {
+        objects(&self.text(values).unwrap_or_else(|error| panic!("{error}")))
+    }
+}
+
+/// `helm lint --strict` of the driver's chart.
 pub fn lint(values: &Value) -> Result<String, String> {
-    let chart = chart();
-    helm(&["lint", "--strict", "--kube-version", KUBERNETES, chart.to_str().expect("UTF-8")], values)
+    DRIVER.lint(values)
 }
 
-fn template(namespace: &str, kubernetes: &str, values: &Value) -> Result<String, String> {
-    let chart = chart();
-    let chart = chart.to_str().expect("UTF-8");
-    helm(&["template", "kuration", chart, "--namespace", namespace, "--kube-version", kubernetes], values)
-}
-
-/// The chart rendered as text, for another version of Kubernetes.
+/// The driver's chart rendered as text, for another version of Kubernetes.
 pub fn text_for(kubernetes: &str, values: &Value) -> Result<String, String> {
-    template("kuration-system", kubernetes, values)
+    DRIVER.text_for(kubernetes, values)
 }
 
-/// The chart rendered as text, for another namespace.
+/// The driver's chart rendered as text, for another namespace.
 pub fn text_in(namespace: &str, values: &Value) -> Result<String, String> {
-    template(namespace, KUBERNETES, values)
+    DRIVER.text_in(namespace, values)
 }
 
-/// The chart rendered as text. Helm 3 and 4 differ in empty lines and nothing else, so those go.
+/// The driver's chart rendered as text.
 pub fn text(values: &Value) -> Result<String, String> {
-    let text = text_for(KUBERNETES, values)?;
-    Ok(text.lines().filter(|line| !line.trim().is_empty()).flat_map(|line| [line, "\n"]).collect())
+    DRIVER.text(values)
 }
 
-/// The objects of another chart, at `path` in this repository, in a cluster that also knows `groups`.
-pub fn other(path: &str, groups: &[&str], values: &Value) -> Result<Vec<Value>, String> {
-    let chart = in_repository(path);
-    let chart = chart.to_str().expect("UTF-8");
-    let namespace = ["--namespace", "kuration-system", "--kube-version", KUBERNETES];
-    let known = groups.iter().flat_map(|group| ["--api-versions", group]);
-    let arguments: Vec<&str> =
-        ["template", "kuration", chart].into_iter().chain(namespace).chain(known).collect();
-    Ok(objects(&helm(&arguments, values)?))
+/// The objects of the driver's chart.
+pub fn render(values: &Value) -> Vec<Value> {
+    DRIVER.render(values)
 }
 
 /// The objects in a text of YAML documents.
 pub fn objects(text: &str) -> Vec<Value> {
     let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}"));
     all.into_iter().filter(|object| !object.is_null()).collect()
-}
-
-/// The chart's objects.
-pub fn render(values: &Value) -> Vec<Value> {
-    objects(&text(values).unwrap_or_else(|error| panic!("{error}")))
 }

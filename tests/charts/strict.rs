@@ -1,8 +1,11 @@
 //! Whether an object is one of its kind: every field is one that Kubernetes knows, of the right type.
 
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{
-    Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
+    ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount,
 };
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -18,6 +21,7 @@ pub fn fault(object: &Value) -> Result<(), String> {
     let known = match kind {
         "ClusterRole" => known::<ClusterRole>(object),
         "ClusterRoleBinding" => known::<ClusterRoleBinding>(object),
+        "ConfigMap" => known::<ConfigMap>(object),
         "CSIDriver" => known::<CSIDriver>(object),
         "DaemonSet" => known::<DaemonSet>(object),
         "Deployment" => known::<Deployment>(object),
@@ -33,6 +37,8 @@ pub fn fault(object: &Value) -> Result<(), String> {
         "ServiceAccount" => known::<ServiceAccount>(object),
         "StatefulSet" => known::<StatefulSet>(object),
         "StorageClass" => known::<StorageClass>(object),
+        "ValidatingAdmissionPolicy" => known::<ValidatingAdmissionPolicy>(object),
+        "ValidatingAdmissionPolicyBinding" => known::<ValidatingAdmissionPolicyBinding>(object),
         other => return Err(format!("{other}: tests/charts/strict.rs knows no such kind")),
     };
     let known = known.map_err(|error| format!("{kind}: {error}"))?;

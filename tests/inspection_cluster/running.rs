@@ -1,7 +1,7 @@
 //! Tasks run: on schedule, when they are asked to, on every node; and what is said of it.
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, ServiceAccount};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -388,5 +388,49 @@ fn runs_that_never_start_are_counted_and_told() {
         let runs = |task: &Value| task["status"]["recentRuns"].as_array().map_or(0, Vec::len);
         ground.until("check", "runs again", |now| runs(now) > runs(&task)).await;
         assert_eq!(ground.seen("check").await["status"]["missedRuns"], task["status"]["missedRuns"]);
+    });
+}
+
+#[test]
+fn a_command_has_its_own_container_and_neither_the_account_nor_the_others_files() {
+    ground::run(async |ground: &Ground| {
+        ground.make::<Secret>(json!({ "metadata": { "name": "login" }, "stringData": { "TOKEN": "known" } })).await;
+        let of = |name: &str, script: &str| {
+            let image = "docker.io/library/busybox:1";
+            json!({ "name": name, "timeoutSeconds": 60,
+                "exec": { "image": image, "command": ["sh", "-c", script], "envFrom": [{ "name": "login" }] } })
+        };
+        let mut says = of("says", "echo \"{\\\"token\\\": \\\"$TOKEN\\\"}\"");
+        says["assert"] = json!([{ "expr": "result.json.token == 'known'", "message": "no token" }]);
+        let rules = json!([
+            says,
+            of("warns", "echo a little; exit 1"),
+            of("fails", "echo very; exit 2"),
+            of("could-not-tell", "echo who knows; exit 3"),
+            of("reaches-nothing", "ls /var/run/secrets/kubernetes.io /results /etc/kuration && exit 2; exit 0"),
+            of("writes-nowhere", "touch /x 2>/dev/null && exit 2; touch /kuration/bin/x 2>/dev/null && exit 2; exit 0"),
+        ]);
+        ground.task("check", json!({ "schedule": SELDOM, "target": "node/first", "rules": rules })).await;
+        let task = ground.run_now("check", "1").await;
+        let summary = &task["status"]["lastRun"]["summary"];
+        let counts = ["pass", "warn", "fail", "error"].map(|word| summary[word].as_u64().unwrap_or(99));
+        assert_eq!(counts, [3, 1, 1, 1], "{task}");
+        let said = task["status"]["failingRules"].to_string();
+        for words in ["a little", "very", "who knows"] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    });
+}
+
+#[test]
+fn a_claim_that_a_probe_names_is_written_to_and_read_back() {
+    ground::run(async |ground: &Ground| {
+        let claim = json!({ "metadata": { "name": "data" }, "spec": { "accessModes": ["ReadWriteMany"],
+            "storageClassName": "kuration-pool", "resources": { "requests": { "storage": "16Mi" } } } });
+        ground.make::<PersistentVolumeClaim>(claim).await;
+        let rules = json!([{ "name": "writes", "volumeProbe": { "mode": "Write", "claimName": "data" } }]);
+        ground.task("check", json!({ "schedule": SELDOM, "target": "node/first", "rules": rules })).await;
+        let task = ground.run_now("check", "1").await;
+        assert_eq!(condition(&task, "Healthy"), ("True".into(), "Passed".into()), "{task}");
     });
 }
