@@ -1,7 +1,7 @@
 //! What may be promised to volumes in all.
 //!
 //! A volume's size counts from its reservation on, so the lock is held for a look at all sizes and the writing of one file:
-//! what is slow in making a volume, the syncs, is done by as many at once as there are.
+//! what is slow in making a volume, the syncs (that file's, too), is done by as many at once as there are.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
