@@ -192,7 +192,9 @@ impl Store {
             }
             Err(errno) => return Err(doing(errno).into()),
         };
-        self.names_settled(parent.as_fd())?;
+        if !self.file_system.settles_names() {
+            self.names_settled(parent.as_fd())?;
+        }
         Ok(())
     }
 

@@ -17,6 +17,12 @@ pub trait FileSystem: Send + Sync {
     /// Whether a limit set here is enforced by the kernel.
     fn enforces(&self) -> bool;
 
+    /// Whether what [`make`](FileSystem::make) and [`settle`](FileSystem::settle) make outlasts a power cut with its name when they
+    /// return. Elsewhere the directory that holds the name is synced.
+    fn settles_names(&self) -> bool {
+        false
+    }
+
     /// Makes the directory `name` in `parent` with this owner and mode, and limits it to `bytes` where that can be.
     /// Gives back the quota's number, if there is one. `EEXIST` where something of that name is there; in any other
     /// failure nothing is left behind.

@@ -59,6 +59,12 @@ impl FileSystem for Btrfs {
         true
     }
 
+    /// They end with a commit, and that is of the whole file system. A sync of the directory would be another one: it can't be logged
+    /// while it has new subvolumes, which others make at the same time.
+    fn settles_names(&self) -> bool {
+        true
+    }
+
     fn make(
         &self,
         parent: BorrowedFd<'_>,
