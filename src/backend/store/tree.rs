@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, mkdirat, openat2,
-    readlinkat, renameat, renameat_with, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, fstat, mkdirat,
+    openat2, readlinkat, renameat, renameat_with, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{Errno, Result};
 
@@ -89,6 +89,11 @@ pub fn touch(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
         &Timestamps { last_access: now, last_modification: now },
         AtFlags::SYMLINK_NOFOLLOW,
     )
+}
+
+/// When names in `directory` were last changed, by the clock of the file system: seconds since 1970, and nanoseconds.
+pub fn changed(directory: BorrowedFd<'_>) -> Result<(i64, i64)> {
+    fstat(directory).map(|stat| (stat.st_mtime, stat.st_mtime_nsec as i64))
 }
 
 /// Renames a file or a directory; `EXIST` where there is something of the new name.

@@ -71,6 +71,34 @@ fn a_reservation_counts_before_it_is_synced_and_others_promise_meanwhile() {
 }
 
 #[test]
+fn sizes_are_read_again_when_their_directory_has_changed_and_only_then() {
+    let place = pool();
+    let taken = || 1_000_000 - place.store.capacity().unwrap().available;
+    let date = |time: SystemTime| {
+        std::fs::File::open(place.own("volumes")).unwrap().set_modified(time).unwrap();
+    };
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    let young = SystemTime::now();
+    let record = place.create(wanted("pvc-1").sized(100_000)).unwrap().record;
+    let (there, aside) = (place.own(&format!("volumes/{}", record.key)), place.path("aside"));
+    date(young);
+    assert_eq!(taken(), 100_000);
+    // The next change may have the same time, as long as that is young.
+    std::fs::rename(&there, &aside).unwrap();
+    date(young);
+    assert_eq!(taken(), 0);
+    std::fs::rename(&aside, &there).unwrap();
+    date(old);
+    assert_eq!(taken(), 100_000);
+    // None has that of an old one: what is there is not looked at.
+    std::fs::rename(&there, &aside).unwrap();
+    date(old);
+    assert_eq!(taken(), 100_000);
+    place.create(wanted("pvc-2").sized(200_000)).unwrap();
+    assert_eq!(taken(), 200_000);
+}
+
+#[test]
 fn many_at_once_are_promised_no_more_than_there_is() {
     let place = pool();
     let made: Vec<bool> = std::thread::scope(|scope| {
