@@ -192,7 +192,8 @@ impl Store {
             }
             Err(errno) => return Err(doing(errno).into()),
         };
-        if !self.file_system.settles_names() {
+        // Before the record, that of a volume which is there.
+        if !self.file_system.commit(parent.as_fd()).map_err(doing)? {
             self.names_settled(parent.as_fd())?;
         }
         Ok(())

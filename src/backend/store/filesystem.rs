@@ -17,9 +17,15 @@ pub trait FileSystem: Send + Sync {
     /// Whether a limit set here is enforced by the kernel.
     fn enforces(&self) -> bool;
 
-    /// Whether what [`make`](FileSystem::make) and [`settle`](FileSystem::settle) make outlasts a power cut with its name when they
-    /// return. Elsewhere the directory that holds the name is synced.
-    fn settles_names(&self) -> bool {
+    /// Makes all that was done until now outlast a power cut, in one step; `false` where that can't be had, and directories are
+    /// synced one by one.
+    fn commit(&self, _: BorrowedFd<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether a power cut that takes the rename by which the directory `name` came into `parent` takes all that was done later,
+    /// too, so that one [`commit`](FileSystem::commit) after both is enough.
+    fn renames_in_order(&self, _: BorrowedFd<'_>, _: &str) -> bool {
         false
     }
 
