@@ -19,10 +19,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => run::inspect(args),
         Command::Report(args) => run::report(args),
         Command::Kubectl(args) => run::kubectl(args),
-        Command::Exec(args) => worked(match (args.install, args.into) {
-            (Some(directory), _) => inspection::rules::exec::install(&directory),
-            (None, into) => inspection::rules::exec::run(&into.unwrap_or_default(), &args.command),
-        }),
+        Command::Exec(args) => worked(run::aside(args)),
         Command::Worker(args) => worked(match args.role {
             Role::Share => backend::share::work(),
             Role::Mount => mount::work(),

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::service::Routes;
 
-use crate::args::{BenchArgs, InspectArgs, KubectlArgs, TryArgs};
+use crate::args::{BenchArgs, ExecArgs, InspectArgs, KubectlArgs, TryArgs};
 use crate::backend::pool::{Pool, PoolError, image};
 use crate::backend::share::Shares;
 use crate::backend::{Backend, Volumes};
@@ -20,6 +20,7 @@ use crate::csi::proto::identity_server::IdentityServer;
 use crate::csi::proto::node_server::NodeServer;
 use crate::csi::registration::{Registrar, RegistrationError, Standing};
 use crate::csi::{self, Limits, Readiness, serve};
+use crate::inspection::rules::exec;
 use crate::inspection::runner;
 use crate::inspection::task::crd;
 use crate::mount::Mounter;
@@ -134,6 +135,14 @@ pub fn definition(run_schema: bool) -> Done {
 /// Runs `kuration bench`.
 pub fn measure(args: BenchArgs) -> Done {
     Ok(runtime()?.block_on(bench::run(args.into()))?.failed == 0)
+}
+
+/// Runs the command of a rule, in a container of its own; or puts this program there before.
+pub fn aside(args: ExecArgs) -> std::io::Result<()> {
+    match args.install {
+        Some(directory) => exec::install(&directory),
+        None => exec::run(&args.into.unwrap_or_default(), &args.command),
+    }
 }
 
 /// Runs `kuration inspect`.

@@ -10,9 +10,6 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use clap::Parser;
-use kuration::args::{Args, Command};
-use kuration::settings::Settings;
 use serde_json::{Value, json};
 
 use charts::{helm, listing, strict, table};
@@ -21,6 +18,9 @@ mod charts {
     pub mod helm;
     mod inspection;
     pub mod listing;
+    mod program;
+    mod refusals;
+    mod rights;
     pub mod strict;
     pub mod table;
 }
@@ -171,206 +171,11 @@ fn a_field_that_kubernetes_does_not_know_is_found() {
 }
 
 #[test]
-fn a_misspelt_value_is_refused_by_its_name() {
-    for (values, name) in [
-        (json!({"nsf": {}}), "nsf"),
-        (json!({"nfs": {"drivername": "x"}}), "drivername"),
-        (json!({"nfs": {"controller": {"replica": 1}}}), "replica"),
-        (json!({"pool": {"image": {"sise": "1GiB"}}}), "sise"),
-        (json!({"sidecars": {"provisioner": {"threads": 1}}}), "threads"),
-        (json!({"storageClasses": [{"name": "a", "driver": "nfs", "paramters": {}}]}), "paramters"),
-        (json!({"probes": {"liveness": {"period": 1}}}), "period"),
-    ] {
-        let refused = helm::text(&values).expect_err(name);
-        let wanted = format!("additional properties '{name}' not allowed");
-        assert!(refused.contains(&wanted), "{values}: {refused}");
-    }
-    for (values, place) in [
-        (json!({"nfs": {"trashLifetime": "1 day"}}), "/nfs/trashLifetime"),
-        (json!({"nfs": {"node": {"registrar": "me"}}}), "/nfs/node/registrar"),
-        (json!({"kubeletDir": "var/lib/kubelet"}), "/kubeletDir"),
-        // These would make another manifest of it.
-        (json!({"kubeletDir": "/var/lib/{kubelet}"}), "/kubeletDir"),
-        (json!({"pool": {"directory": "/srv, type: File"}}), "/pool/directory"),
-        // The value of a topology has no more.
-        (json!({"pool": {"enabled": true, "nodeName": "a".repeat(64)}}), "/pool/nodeName"),
-        (json!({"pool": {"image": {"hostDirectories": ["/usr/"]}}}), "/pool/image/hostDirectories/0"),
-        (
-            json!({"nfs": {"controller": {"updateStrategy": {"type": "OnDelete"}}}}),
-            "/nfs/controller/updateStrategy",
-        ),
-        // YAML has read 0777 as 511 by now, and 1000650000 as 1.00065e+09.
-        (
-            json!({"storageClasses": [{"name": "a", "driver": "nfs", "parameters": {"mountPermissions": 0o777}}]}),
-            "/storageClasses/0/parameters/mountPermissions",
-        ),
-    ] {
-        let refused = helm::text(&values).expect_err(place);
-        assert!(refused.contains(place), "{values}: {refused}");
-    }
-}
-
-#[test]
-fn values_that_contradict_each_other_are_refused_with_a_remedy() {
-    let class = |name: &str| json!({"name": name, "driver": "nfs", "default": true, "parameters": {"server": "a", "share": "/b"}});
-    for (values, words) in [
-        (json!({"nfs": {"enabled": false}}), "set nfs.enabled or pool.enabled to true"),
-        (json!({"pool": {"enabled": true}}), "pool.enabled needs pool.nodeName"),
-        (json!({"pool": {"enabled": true, "nodeName": "a", "nodeSelector": {"b": "c"}}}), "leave one away"),
-        (
-            json!({"pool": {"enabled": true, "nodeName": "a", "driverName": "nfs.csi.kuration.io"}}),
-            "two drivers need two names",
-        ),
-        (json!({"nfs": {"inline": {"enabled": true}}}), "nfs.inline.enabled needs nfs.inline.share"),
-        (json!({"nfs": {"inline": {"share": "a:/b"}}}), "set nfs.inline.enabled to true"),
-        (json!({"nfs": {"controller": {"hostNetwork": true, "hostUsers": false}}}), "choose one"),
-        (
-            json!({"podMonitor": {"enabled": true}, "serviceMonitor": {"enabled": true}}),
-            "scrape everything twice",
-        ),
-        (json!({"snapshots": {"enabled": true}}), "version 0.1 has no snapshots"),
-        (json!({"volumeSnapshotClasses": [{"name": "a", "driver": "nfs"}]}), "leave them away"),
-        (json!({"storageClasses": [class("a"), class("b")]}), "two defaults, a and b"),
-        (json!({"storageClasses": [class("a"), class("a")]}), "storageClasses has a twice"),
-        (json!({"storageClasses": [{"name": "a", "driver": "pool"}]}), "set pool.enabled to true"),
-        (json!({"storageClasses": [{"name": "a", "driver": "nfs"}]}), "a has no parameters.server"),
-        (
-            json!({"storageClasses": [{"name": "a", "driver": "nfs", "parameters": {"server": "a", "share": "/b"},
-                "allowedTopologies": [{"matchLabelExpressions": [{"key": "zone", "values": ["a"]}]}]}]}),
-            "a has allowedTopologies, which mean nothing for shares",
-        ),
-    ] {
-        let refused = helm::text(&values).expect_err(words);
-        assert!(refused.contains(words), "{values}: {refused}");
-    }
-}
-
-#[test]
-fn an_old_kubernetes_is_refused_in_words() {
-    let refused = helm::text_for("1.30.9", &json!({})).unwrap_err();
-    assert!(
-        refused
-            .contains("chart requires kubeVersion: >=1.31.0-0 which is incompatible with Kubernetes v1.30.9"),
-        "{refused}"
-    );
-    let values = json!({"nfs": {"nodeAllocatableUpdatePeriodSeconds": 60}});
-    let refused = helm::text_for("1.33.0", &values).unwrap_err();
-    assert!(refused.contains("needs Kubernetes 1.34 or newer, and this is v1.33.0"), "{refused}");
-    helm::text_for("1.31.0", &json!({})).unwrap();
-}
-
-#[test]
 fn the_chart_has_the_programs_version() {
     let text = fs::read_to_string(helm::in_repository("charts/kuration-csi/Chart.yaml")).unwrap();
     let chart: Value = serde_saphyr::from_str(&text).unwrap();
     let wanted = json!(env!("CARGO_PKG_VERSION"));
     assert_eq!((&chart["version"], &chart["appVersion"]), (&wanted, &wanted));
-}
-
-/// Whether the program would start with what stands behind its name, as far as flags go.
-fn understood(arguments: &[String]) -> Result<(), String> {
-    let given: Vec<String> = ["kuration".to_owned()]
-        .into_iter()
-        .chain(
-            arguments
-                .iter()
-                .map(|argument| argument.replace("$(NODE_NAME)", "n").replace("$(NAMESPACE)", "s")),
-        )
-        .collect();
-    assert!(given.iter().all(|argument| !argument.contains("$(")), "{given:?}");
-    let settings = match Args::try_parse_from(&given).map_err(|error| error.to_string())?.command {
-        Command::Controller(args) => Settings::controller(args),
-        Command::Node(args) => Settings::node(args),
-        Command::All(args) => Settings::all(args),
-        other => panic!("no driver: {other:?}"),
-    };
-    settings.map(drop).map_err(|error| error.to_string())
-}
-
-/// What the driver's containers are told, by component.
-fn told(values: &Value) -> Vec<(String, Vec<String>)> {
-    let objects = helm::render(values);
-    let drivers = containers(&objects).into_iter().filter(|(_, name, _)| *name == "kuration");
-    drivers
-        .map(|(component, _, container)| {
-            (component.to_owned(), arguments(container).into_iter().map(str::to_owned).collect())
-        })
-        .collect()
-}
-
-#[test]
-fn the_program_understands_what_the_chart_tells_it() {
-    for values in all_sets() {
-        for (component, arguments) in told(&values) {
-            understood(&arguments).unwrap_or_else(|error| panic!("{component}: {error}"));
-        }
-    }
-}
-
-#[test]
-fn what_the_program_would_end_at_is_refused_by_the_chart() {
-    let (longest, too_long) = ("a".repeat(63), "a".repeat(64));
-    let cases: [(&str, &str, &[&str], &[&str]); 8] = [
-        (
-            "/installation",
-            "installation",
-            &["a", "Cluster_1.b-c", &longest],
-            &["", "-a", "a.", "a b", &too_long],
-        ),
-        (
-            "/nfs/driverName",
-            "driver-name",
-            &["ab", "nfs-4.example"],
-            &["a", "4nfs.example", "nfs.example4", &too_long],
-        ),
-        (
-            "/nfs/operationTimeout",
-            "operation-timeout",
-            &["1s", "0h1m30s", "2d"],
-            &["0s", "0h", "999ms", "30"],
-        ),
-        ("/nfs/reapInterval", "reap-interval", &["1s", "1h500ms"], &["0s", "10ms", "1.5h"]),
-        ("/nfs/inline/limit", "inline-limit", &["1GiB", "1.5Gi", "010 MB", "4096"], &["0", "0GiB", "much"]),
-        (
-            "/nfs/allowedServers/0",
-            "allow-server",
-            &["a", "*.lan", "10.0.0.0/8", "fd00::/8"],
-            &["*", "a*", "*.*.lan", ""],
-        ),
-        ("/pool/image/size", "pool-image", &["10GiB", "0.5TiB"], &["0", "0.0GiB"]),
-        ("/pool/overcommit", "overcommit", &["0.1", "0.15", "1", "12.5"], &["0", "0.0", "0.05", "-1"]),
-    ];
-    let all = everything();
-    for (place, flag, good, bad) in cases {
-        let with = |text: &str| {
-            let mut values = all.clone();
-            let outer = place.rsplit_once('/').unwrap();
-            if let Some(found) = values.pointer_mut(place) {
-                *found = json!(text);
-            } else {
-                values.pointer_mut(outer.0).unwrap()[outer.1] = json!(text);
-            }
-            values
-        };
-        for text in good {
-            for (component, arguments) in told(&with(text)) {
-                understood(&arguments)
-                    .unwrap_or_else(|error| panic!("{place} {text:?}, {component}: {error}"));
-            }
-        }
-        for text in bad {
-            let refused = helm::text(&with(text)).expect_err(text);
-            assert!(refused.contains(place), "{place} {text:?}: {refused}");
-            // The chart is not stricter than it must be: each of these would have ended the program.
-            let given = format!("--{flag}={text}");
-            let mut ended = told(&all).into_iter().filter_map(|(_, mut arguments)| {
-                let at = arguments.iter().position(|argument| argument.starts_with(&format!("--{flag}=")))?;
-                arguments[at].clone_from(&given);
-                Some(understood(&arguments).is_err())
-            });
-            assert!(ended.next().is_some_and(|ended| ended), "{given} is understood");
-        }
-    }
 }
 
 #[test]
@@ -645,69 +450,4 @@ fn no_class_is_the_default_unless_asked() {
     };
     assert_eq!(annotation(&helm::render(&json!({}))), [false; 0]);
     assert_eq!(annotation(&helm::render(&everything())), [true, false]);
-}
-
-#[test]
-fn a_leader_has_a_lease_that_its_account_may_hold() {
-    let objects = helm::render(&everything());
-    let role = of(&objects, "Role")
-        .into_iter()
-        .find(|role| role["metadata"]["name"] == "kuration-nfs-controller")
-        .unwrap();
-    let leases = list(&role["rules"]).iter().find(|rule| rule["resourceNames"].is_array()).unwrap();
-    let elected = containers(&objects).into_iter().filter(|(component, name, container)| {
-        *component == "nfs-controller"
-            && *name != "kuration"
-            && arguments(container).contains(&"--leader-election")
-    });
-    // One each, and the reaper's.
-    assert_eq!(list(&leases["resourceNames"]).len(), elected.count() + 1);
-    let driver = containers(&objects)
-        .into_iter()
-        .find(|(component, name, _)| (*component, *name) == ("nfs-controller", "kuration"))
-        .unwrap()
-        .2;
-    let reaper = arguments(driver)
-        .into_iter()
-        .find_map(|argument| argument.strip_prefix("--lease=$(NAMESPACE)/"))
-        .unwrap();
-    assert!(list(&leases["resourceNames"]).contains(&json!(reaper)), "{reaper}");
-}
-
-#[test]
-fn rights_are_those_that_were_read() {
-    let sets = [
-        ("shares", json!({})),
-        ("shares, attached", json!({"nfs": {"attachRequired": true}})),
-        ("a pool", manifests()[1].1.clone()),
-        (
-            "a pool, not attached",
-            json!({"nfs": {"enabled": false}, "pool": {"enabled": true, "nodeName": "a", "attachRequired": false}}),
-        ),
-        (
-            "shares, start-up taint, a secret",
-            json!({"startupTaint": true, "controllerSecrets": [{"namespace": "storage", "name": "nfs"}]}),
-        ),
-    ];
-    let text: String = sets
-        .into_iter()
-        .map(|(name, values)| format!("== {name}\n{}", listing::rights(&helm::render(&values))))
-        .collect();
-    golden("tests/golden/rights.txt", &text).unwrap();
-    assert!(!text.contains('*'), "{text}");
-}
-
-#[test]
-fn the_node_plugin_has_no_rights_at_all() {
-    for values in all_sets() {
-        let objects = helm::render(&values);
-        for binding in of(&objects, "ClusterRoleBinding").into_iter().chain(of(&objects, "RoleBinding")) {
-            for subject in list(&binding["subjects"]) {
-                assert_ne!(subject["name"], "kuration-nfs-node", "{binding}");
-            }
-        }
-        for (component, pod) in pods(&objects) {
-            assert_eq!(pod["automountServiceAccountToken"] == false, component == "nfs-node", "{component}");
-        }
-    }
 }

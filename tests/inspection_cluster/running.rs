@@ -1,7 +1,9 @@
 //! Tasks run: on schedule, when they are asked to, on every node; and what is said of it.
 
 use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    Node, PersistentVolume, PersistentVolumeClaim, Pod, Secret, ServiceAccount,
+};
 use k8s_openapi::api::rbac::v1::RoleBinding;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
@@ -394,7 +396,9 @@ fn runs_that_never_start_are_counted_and_told() {
 #[test]
 fn a_command_has_its_own_container_and_neither_the_account_nor_the_others_files() {
     ground::run(async |ground: &Ground| {
-        ground.make::<Secret>(json!({ "metadata": { "name": "login" }, "stringData": { "TOKEN": "known" } })).await;
+        ground
+            .make::<Secret>(json!({ "metadata": { "name": "login" }, "stringData": { "TOKEN": "known" } }))
+            .await;
         let of = |name: &str, script: &str| {
             let image = "docker.io/library/busybox:1";
             json!({ "name": name, "timeoutSeconds": 60,
@@ -407,8 +411,14 @@ fn a_command_has_its_own_container_and_neither_the_account_nor_the_others_files(
             of("warns", "echo a little; exit 1"),
             of("fails", "echo very; exit 2"),
             of("could-not-tell", "echo who knows; exit 3"),
-            of("reaches-nothing", "ls /var/run/secrets/kubernetes.io /results /etc/kuration && exit 2; exit 0"),
-            of("writes-nowhere", "touch /x 2>/dev/null && exit 2; touch /kuration/bin/x 2>/dev/null && exit 2; exit 0"),
+            of(
+                "reaches-nothing",
+                "ls /var/run/secrets/kubernetes.io /results /etc/kuration && exit 2; exit 0"
+            ),
+            of(
+                "writes-nowhere",
+                "touch /x 2>/dev/null && exit 2; touch /kuration/bin/x 2>/dev/null && exit 2; exit 0"
+            ),
         ]);
         ground.task("check", json!({ "schedule": SELDOM, "target": "node/first", "rules": rules })).await;
         let task = ground.run_now("check", "1").await;

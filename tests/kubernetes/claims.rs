@@ -16,19 +16,8 @@ crate::for_every_driver!(
     a_volume_of_readers_is_mounted_by_many,
     a_claim_waits_for_its_first_consumer;
     pool: ;
-    share: pods_on_two_nodes_write_one_volume, a_share_is_mounted_by_nfs_4_2
-);
-
-crate::for_driver!(share3: Share3;
-    a_claim_becomes_a_volume_and_goes_with_it,
-    data_outlives_the_pod_that_wrote_it,
-    two_pods_read_and_write_one_volume,
-    a_volume_of_one_node_serves_its_pods,
-    a_volume_of_one_pod_lets_no_second_in,
-    a_volume_of_readers_is_mounted_by_many,
-    a_claim_waits_for_its_first_consumer,
-    pods_on_two_nodes_write_one_volume,
-    the_mount_speaks_the_version_that_the_class_says
+    share: pods_on_two_nodes_write_one_volume, a_share_is_mounted_by_nfs_4_2;
+    share3: .., pods_on_two_nodes_write_one_volume, the_mount_speaks_the_version_that_the_class_says
 );
 
 async fn the_mount_speaks_the_version_that_the_class_says(space: &Space) {

@@ -75,7 +75,8 @@ pub async fn make_classes(client: &Client, site: &Site) {
     }
 }
 
-/// Makes each case a test for every driver, in a module that names it; and more for one of them alone.
+/// Makes each case a test for the pool and for shares, in a module that names the driver; then more for one of them alone. What is
+/// tested over NFS 3 too is named by `share3`, where `..` stands for the cases of both drivers.
 #[macro_export]
 macro_rules! for_every_driver {
     ($($case:ident),* $(,)?) => {
@@ -85,32 +86,36 @@ macro_rules! for_every_driver {
         $crate::for_driver!(pool: Pool; $($case,)* $($pool),*);
         $crate::for_driver!(share: Share; $($case,)* $($share),*);
     };
+    ($($case:ident),*; pool: $($pool:ident),*; share: $($share:ident),*; share3: .. $(, $share3:ident)*) => {
+        $crate::for_every_driver!($($case),*; pool: $($pool),*; share: $($share),*; share3: $($case,)* $($share3),*);
+    };
+    ($($case:ident),*; pool: $($pool:ident),*; share: $($share:ident),*; share3: $($share3:ident),* $(,)?) => {
+        $crate::for_every_driver!($($case),*; pool: $($pool),*; share: $($share),*);
+        $crate::for_driver!(share3: Share3; $($share3),*);
+    };
 }
 
 /// Makes each case a test for one driver.
 #[macro_export]
 macro_rules! for_driver {
-    ($module:ident: $driver:ident; $($case:ident),* $(,)?) => {
-        mod $module {
-            $(
-                #[test]
-                fn $case() {
-                    $crate::kubernetes::space::run($crate::kubernetes::driver::Driver::$driver, super::$case);
-                }
-            )*
-        }
-    };
+    ($($cases:tt)*) => { $crate::cases!(run; $($cases)*); };
 }
 
 /// Makes each case a test for one driver that runs alone.
 #[macro_export]
 macro_rules! alone {
-    ($module:ident: $driver:ident; $($case:ident),* $(,)?) => {
+    ($($cases:tt)*) => { $crate::cases!(run_alone; $($cases)*); };
+}
+
+/// Makes each case a test for one driver by one of the functions that run cases.
+#[macro_export]
+macro_rules! cases {
+    ($run:ident; $module:ident: $driver:ident; $($case:ident),* $(,)?) => {
         mod $module {
             $(
                 #[test]
                 fn $case() {
-                    $crate::kubernetes::space::run_alone($crate::kubernetes::driver::Driver::$driver, super::$case);
+                    $crate::kubernetes::space::$run($crate::kubernetes::driver::Driver::$driver, super::$case);
                 }
             )*
         }

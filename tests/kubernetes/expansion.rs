@@ -16,10 +16,11 @@ use super::space::{PATIENCE, Space};
 crate::for_every_driver!(
     a_mounted_claim_grows_step_by_step,
     a_claim_that_no_pod_uses_grows_at_its_next_mount,
-    a_claim_does_not_shrink,
+    a_claim_does_not_shrink;
+    pool: ;
+    share: ;
+    share3: a_mounted_claim_grows_step_by_step, a_claim_that_no_pod_uses_grows_at_its_next_mount
 );
-
-crate::for_driver!(share3: Share3; a_mounted_claim_grows_step_by_step, a_claim_that_no_pod_uses_grows_at_its_next_mount);
 
 /// What is seen of a growing claim: each once, in the order seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

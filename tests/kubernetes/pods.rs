@@ -16,17 +16,9 @@ crate::for_every_driver!(
     a_group_is_not_given_again_where_the_root_has_it,
     an_ephemeral_claim_lives_as_long_as_its_pod;
     pool: a_volume_without_options_takes_those_of_any_mount;
-    share: options_of_a_class_reach_the_mount, options_of_a_volume_reach_the_mount
-);
-
-// Options of a case's own would take the place of those that say which version it is.
-crate::for_driver!(share3: Share3;
-    a_sub_path_shows_a_part_of_the_volume,
-    a_pod_that_asks_to_read_alone_cannot_write,
-    a_mount_that_is_read_only_stands_beside_one_that_writes,
-    a_group_of_the_pod_owns_what_it_writes,
-    a_group_is_not_given_again_where_the_root_has_it,
-    an_ephemeral_claim_lives_as_long_as_its_pod
+    share: options_of_a_class_reach_the_mount, options_of_a_volume_reach_the_mount;
+    // Options of a case's own would take the place of those that say which version it is.
+    share3: ..
 );
 
 /// A pod's changed container.

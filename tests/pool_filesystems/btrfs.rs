@@ -96,6 +96,38 @@ fn counting_that_was_given_up_is_begun_anew() {
 }
 
 #[test]
+fn what_a_power_cut_leaves_of_a_delete_is_its_beginning() {
+    begin();
+    // The regular commit comes after the test.
+    let pool = Pool::new("btrfs", ",commit=300");
+    let path = |path: &str| pool.path().join(path);
+    let synced = |path| File::open(path).unwrap().sync_all().unwrap();
+    pool.make("volume", 16 * MIB);
+    for directory in ["bare", "trash", "records"] {
+        fs::create_dir(path(directory)).unwrap();
+    }
+    fs::write(path("records/volume"), "x").unwrap();
+    let file_system = &pool.probed.file_system;
+    assert_eq!(file_system.commit(pool.root.as_fd()), Ok(true));
+    let trash = File::open(path("trash")).unwrap();
+    fs::rename(path("bare"), path("trash/bare")).unwrap();
+    assert!(!file_system.renames_in_order(trash.as_fd(), "bare"));
+    fs::rename(path("volume"), path("trash/volume")).unwrap();
+    assert!(file_system.renames_in_order(trash.as_fd(), "volume"));
+    fs::rename(path("records/volume"), path("trash/volume.json")).unwrap();
+    // Somebody else's.
+    fs::write(path("records/another"), "x").unwrap();
+    synced(path("records/another"));
+    synced(path("records"));
+    drop(trash);
+    let pool = every::after_a_power_cut(pool, "btrfs", "");
+    let is_there = |path: &str| pool.path().join(path).exists();
+    assert!(is_there("records/another"));
+    assert!(!is_there("records/volume") && is_there("trash/volume.json"));
+    assert!(!is_there("volume") && is_there("trash/volume"));
+}
+
+#[test]
 fn interrupted_make_is_settled() {
     begin();
     let pool = Pool::btrfs();

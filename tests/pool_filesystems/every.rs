@@ -17,15 +17,23 @@ use rustix::io::Errno;
 
 use super::stand::{ANYBODY, MIB, Pool, run};
 
-/// What a power cut at the end of `what` leaves: all that was written to the disk by then, and nothing else.
 pub fn outlasts_a_power_cut(kind: &str, options: &str) {
     let pool = Pool::new(kind, options);
-    let id = pool.make("cut", 16 * MIB).id;
     pool.make("grown", 16 * MIB).limit(48 * MIB);
+    let id = pool.make("cut", 16 * MIB).id;
+    pool.probed.file_system.commit(pool.root.as_fd()).unwrap();
     // The store syncs the name of the volume's record after that.
     fs::create_dir(pool.path().join("records")).unwrap();
     fs::write(pool.path().join("records/cut"), "x").unwrap();
     File::open(pool.path().join("records")).unwrap().sync_all().unwrap();
+    let pool = after_a_power_cut(pool, kind, options);
+    assert_eq!(pool.open("cut", id, 0).usage().total, 16 * MIB);
+    assert_eq!(pool.open("grown", None, 0).usage().total, 48 * MIB);
+    assert_eq!(fs::metadata(pool.path().join("cut")).unwrap().mode() & 0o7777, 0o777);
+}
+
+/// What a power cut leaves now: all that was written to the disk, and nothing else.
+pub fn after_a_power_cut(pool: Pool, kind: &str, options: &str) -> Pool {
     let (disk, copy) = (pool.directory.path().join("image"), pool.directory.path().join("copy"));
     run("cp", &["--sparse=always", disk.to_str().unwrap(), copy.to_str().unwrap()]);
     let Pool { directory, probed, root } = pool;
@@ -38,10 +46,7 @@ pub fn outlasts_a_power_cut(kind: &str, options: &str) {
     }
     run("mount", &["-o", &format!("loop{options}"), copy.to_str().unwrap(), path.to_str().unwrap()]);
     let root = OwnedFd::from(File::open(&path).unwrap());
-    let pool = Pool { directory, probed: probe(root.as_fd()).unwrap(), root };
-    assert_eq!(pool.open("cut", id, 0).usage().total, 16 * MIB);
-    assert_eq!(pool.open("grown", None, 0).usage().total, 48 * MIB);
-    assert_eq!(fs::metadata(pool.path().join("cut")).unwrap().mode() & 0o7777, 0o777);
+    Pool { directory, probed: probe(root.as_fd()).unwrap(), root }
 }
 
 pub fn limit_holds_for_everybody(pool: &Pool, words: &str) {

@@ -42,7 +42,7 @@ What the cluster has is seen when there is one: 'helm template' sees nothing, an
   {{- $d := get $v $driver -}}
   {{- if and $d.enabled $d.nodeAllocatableUpdatePeriodSeconds -}}
     {{- if not (semverCompare ">=1.34.0-0" $.Capabilities.KubeVersion.Version) -}}
-      {{- fail (printf "%s.nodeAllocatableUpdatePeriodSeconds needs Kubernetes 1.34 or newer, and this is %s: set it to 0." $driver $.Capabilities.KubeVersion.Version) -}}
+      {{- fail (printf "%s.nodeAllocatableUpdatePeriodSeconds needs Kubernetes 1.35 or newer, or 1.34 with the feature gate MutableCSINodeAllocatableCount, and this is %s: set it to 0." $driver $.Capabilities.KubeVersion.Version) -}}
     {{- end -}}
   {{- end -}}
 {{- end -}}

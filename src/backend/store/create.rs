@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use rustix::fs::{AtFlags, fstat, linkat, renameat, statat};
 use rustix::io::Errno;
 
+use super::lock::PromiseLock;
 use super::promise::Promise;
 use super::trees::{Trees, random};
 use super::{Store, tree};
@@ -47,7 +48,6 @@ impl Store {
 
     fn make(&self, trees: &Trees, wanted: &Wanted) -> Result<(Identity, Volume), CreateError> {
         let bytes = wanted.capacity().bytes();
-        // Until the reservation is there, which counts for the next who promises.
         let lock = match self.promise(trees, wanted.key, bytes)? {
             Promise::Kept(lock) => lock,
             Promise::TooLarge { available } => return Err(CreateError::TooLarge { bytes, available }),
@@ -63,8 +63,7 @@ impl Store {
                 return Err(CreateError::Occupied { directory: wanted.directory.to_string() });
             }
         }
-        let mut record = self.reserve(trees, wanted, bytes, ours)?;
-        drop(lock);
+        let mut record = self.reserve(trees, wanted, bytes, ours, lock)?;
         fault_point!("create.reserved");
         if let Err(error) = self.place(trees, &mut record) {
             // What can't be taken back now, the reaper finds.
@@ -103,12 +102,15 @@ impl Store {
         Ok(false)
     }
 
+    /// Writes the record of a volume that is to be made. The `lock` is held until the next who promises sees it: its sync, which
+    /// many can wait for at once, comes after. What a power cut takes before that, nothing was made for.
     pub(super) fn reserve(
         &self,
         trees: &Trees,
         wanted: &Wanted,
         capacity: u64,
         owns_directory: bool,
+        lock: Option<PromiseLock<'_>>,
     ) -> Result<Record, CreateError> {
         let record = Record {
             version: RECORD_VERSION,
@@ -129,7 +131,7 @@ impl Store {
             scratch: wanted.scratch.clone(),
         };
         let content = self.content(&record)?;
-        tree::write_new(trees.reserved.as_fd(), &reservation(&record), &content)
+        tree::write_new_and(trees.reserved.as_fd(), &reservation(&record), &content, || drop(lock))
             .map_err(self.trouble_io("writing the volume's record"))?;
         if is_noted(&record)
             && let Err(trouble) = self.note(trees, &record)
@@ -190,7 +192,10 @@ impl Store {
             }
             Err(errno) => return Err(doing(errno).into()),
         };
-        self.names_settled(parent.as_fd())?;
+        // Before the record, that of a volume which is there.
+        if !self.file_system.commit(parent.as_fd()).map_err(doing)? {
+            self.names_settled(parent.as_fd())?;
+        }
         Ok(())
     }
 

@@ -47,8 +47,9 @@ impl Store {
     pub(super) fn throw_away(&self, trees: &Trees, record: &Record) -> Result<(), DeleteError> {
         let doing = self.trouble("deleting the volume");
         // The directory goes first: a retry after a crash in between finds the record, and finishes.
+        let mut in_order = false;
         if is_trashed(record) && !self.others_noted(trees, record.key, &record.directory)? {
-            self.move_to_trash(trees, record)?;
+            in_order = self.move_to_trash(trees, record)?;
         }
         fault_point!("delete.moved");
         // What is forgotten before the record goes is forgotten by a retry too.
@@ -73,8 +74,10 @@ impl Store {
             }
             return Err(in_use(published?));
         }
-        self.names_settled(shelf.as_fd())?;
-        self.names_settled(trees.volumes.as_fd())?;
+        if !(in_order && self.file_system.commit(shelf.as_fd()).map_err(doing)?) {
+            self.names_settled(shelf.as_fd())?;
+            self.names_settled(trees.volumes.as_fd())?;
+        }
         Ok(())
     }
 
@@ -104,11 +107,17 @@ impl Store {
         self.names_settled(shelf.as_fd())
     }
 
-    fn move_to_trash(&self, trees: &Trees, record: &Record) -> Result<(), DeleteError> {
-        let Some((parent, leaf)) = self.existing_parent(&record.directory)? else { return Ok(()) };
+    /// So that it lasts; or, `true`, so that nothing lasts that comes after, unless it does.
+    fn move_to_trash(&self, trees: &Trees, record: &Record) -> Result<bool, DeleteError> {
+        let Some((parent, leaf)) = self.existing_parent(&record.directory)? else { return Ok(false) };
+        let name = thrown(record);
         // By the slash only a directory is moved.
-        match renameat(&parent, format!("{leaf}/"), &trees.trash, thrown(record)) {
-            Ok(()) | Err(Errno::NOENT) => self.names_settled(parent.as_fd()).map_err(Into::into),
+        match renameat(&parent, format!("{leaf}/"), &trees.trash, &name) {
+            Ok(()) if self.file_system.renames_in_order(trees.trash.as_fd(), &name) => Ok(true),
+            Ok(()) | Err(Errno::NOENT) => {
+                self.names_settled(parent.as_fd())?;
+                Ok(false)
+            }
             Err(Errno::NOTDIR) => {
                 let what = format!("{}: {}", self.place, record.directory);
                 let why = "it was a directory, and something else is there now".to_owned();

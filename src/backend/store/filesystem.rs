@@ -17,6 +17,18 @@ pub trait FileSystem: Send + Sync {
     /// Whether a limit set here is enforced by the kernel.
     fn enforces(&self) -> bool;
 
+    /// Makes all that was done until now outlast a power cut, in one step; `false` where that can't be had, and directories are
+    /// synced one by one.
+    fn commit(&self, _: BorrowedFd<'_>) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// Whether a power cut that takes the rename by which the directory `name` came into `parent` takes all that was done later,
+    /// too, so that one [`commit`](FileSystem::commit) after both is enough.
+    fn renames_in_order(&self, _: BorrowedFd<'_>, _: &str) -> bool {
+        false
+    }
+
     /// Makes the directory `name` in `parent` with this owner and mode, and limits it to `bytes` where that can be.
     /// Gives back the quota's number, if there is one. `EEXIST` where something of that name is there; in any other
     /// failure nothing is left behind.

@@ -16,7 +16,7 @@ use crate::volume::Key;
 /// its server gives it up, after minutes or never, and nobody may wait for that without an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long a pool's is. It is held by processes of this machine alone and ends with them, but while many volumes are made
+/// How long a pool's is. It is held by processes of this machine alone and ends with them, but while many volumes grow
 /// at once, each syncing to a slow disk, the last has to wait for all.
 const PATIENCE_OF_A_POOL: Duration = Duration::from_secs(30);
 

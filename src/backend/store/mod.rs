@@ -57,8 +57,8 @@ pub struct Store {
     overcommit: Option<f64>,
     trees: Mutex<Option<Arc<Trees>>>,
     /// Sizes by file name and inode of the record, for each directory of records: a record that changes is a new file, so an
-    /// entry is never stale. Only spares reading; the names are read anew each time.
-    sizes: Mutex<HashMap<String, Arc<promise::Sizes>>>,
+    /// entry is never stale. Only spares reading; the names are read anew whenever the directory has changed.
+    sizes: Mutex<HashMap<String, promise::Shelf>>,
     /// Whose turn it is, of this process' threads, to promise space.
     turn: Mutex<()>,
 }

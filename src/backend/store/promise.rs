@@ -1,11 +1,12 @@
 //! What may be promised to volumes in all.
 //!
 //! A volume's size counts from its reservation on, so the lock is held for a look at all sizes and the writing of one file:
-//! what is slow in making a volume, the syncs, is done by as many at once as there are.
+//! what is slow in making a volume, the syncs (that file's, too), is done by as many at once as there are.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustix::io::Errno;
 
@@ -20,6 +21,18 @@ use crate::volume::Key;
 
 /// The sizes of the records in one directory: inode and bytes, by file name.
 pub(super) type Sizes = HashMap<String, (u64, u64)>;
+
+/// What was read of one directory of records.
+#[derive(Default)]
+pub(super) struct Shelf {
+    sizes: Arc<Sizes>,
+    /// When the directory was last changed, where its next change can't have the same time.
+    settled: Option<(i64, i64)>,
+}
+
+/// How long ago a directory's last change must be for the next one to have another time: file systems' clocks tick every few
+/// milliseconds, and some write down seconds. In seconds.
+const TICK: i64 = 3;
 
 /// What came of asking for space.
 pub(super) enum Promise<'store> {
@@ -118,6 +131,17 @@ impl Store {
             Err(Errno::NOENT) => return Ok(Arc::default()),
             Err(errno) => return Err(doing(errno)),
         };
+        // Before the names are read: what changes meanwhile has a later time.
+        let changed = tree::changed(directory.as_fd()).map_err(&doing)?;
+        let known = match self.sizes.lock().get(&path) {
+            // The trash above all, which may hold thousands and mostly lies still while volumes are made.
+            Some(shelf) if shelf.settled == Some(changed) => return Ok(Arc::clone(&shelf.sizes)),
+            Some(shelf) => Arc::clone(&shelf.sizes),
+            None => Arc::default(),
+        };
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(changed.0);
+        let settled = (age > TICK).then_some(changed);
         let mut names = tree::names(&directory).map_err(&doing)?;
         match shelf {
             // Directories lie beside their records there.
@@ -126,7 +150,6 @@ impl Store {
             "reserved" => names.retain(|(name, _)| !is_beside(name)),
             _ => {}
         }
-        let known = self.sizes.lock().get(&path).cloned().unwrap_or_default();
         let mut sizes = Sizes::with_capacity(names.len());
         for (name, inode) in names {
             let bytes = match known.get(&name) {
@@ -146,7 +169,7 @@ impl Store {
             sizes.insert(name, (inode, bytes));
         }
         let sizes = Arc::new(sizes);
-        self.sizes.lock().insert(path, Arc::clone(&sizes));
+        self.sizes.lock().insert(path, Shelf { sizes: Arc::clone(&sizes), settled });
         Ok(sizes)
     }
 }

@@ -78,7 +78,7 @@ impl Place {
     /// A creation that died behind its reservation, and behind the directory where `made`.
     fn died(&self, wanted: &Wanted, made: bool) -> Record {
         let trees = self.trees();
-        let mut record = self.store.reserve(&trees, wanted, wanted.capacity().bytes(), true).unwrap();
+        let mut record = self.store.reserve(&trees, wanted, wanted.capacity().bytes(), true, None).unwrap();
         if made {
             self.store.place(&trees, &mut record).unwrap();
         }
@@ -249,7 +249,7 @@ fn a_directory_that_somebody_made_and_filled_meanwhile_is_used_with_a_note_where
     let place = Place::share();
     let trees = place.trees();
     for (wanted, used) in [(wanted("pvc-1").retained(), true), (wanted("pvc-2"), false)] {
-        let mut record = place.store.reserve(&trees, &wanted, 1, true).unwrap();
+        let mut record = place.store.reserve(&trees, &wanted, 1, true, None).unwrap();
         std::fs::create_dir_all(place.path(&format!("{}/theirs", wanted.name))).unwrap();
         assert_eq!(place.store.place(&trees, &mut record).is_ok(), used);
         assert_eq!((record.owns_directory, place.notes()), (!used, usize::from(used)));
@@ -274,7 +274,7 @@ fn of_two_directories_within_each_other_at_once_one_is_refused() {
     // The outer one is noted, or reserved by its name, between our first look and the making of ours.
     for outer in [wanted("pvc-1").at("a"), wanted("b")] {
         let inner = wanted("pvc-2").at(&format!("{}/inner", outer.directory));
-        let mut record = place.store.reserve(&trees, &inner, 1, true).unwrap();
+        let mut record = place.store.reserve(&trees, &inner, 1, true, None).unwrap();
         place.died(&outer, true);
         let refused = place.store.place(&trees, &mut record);
         assert!(matches!(refused, Err(CreateError::Nested { .. })), "{refused:?}");

@@ -5,8 +5,8 @@ use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{
-    AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, mkdirat, openat2,
-    readlinkat, renameat, renameat_with, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, Dir, Mode, OFlags, RenameFlags, ResolveFlags, Timespec, Timestamps, UTIME_NOW, fstat, mkdirat,
+    openat2, readlinkat, renameat, renameat_with, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::{Errno, Result};
 
@@ -46,9 +46,22 @@ pub fn read(parent: BorrowedFd<'_>, name: &str) -> std::io::Result<Option<Vec<u8
 
 /// Writes the file `name` in `parent`, which must not be there, down to the disk of the server.
 pub fn write_new(parent: BorrowedFd<'_>, name: &str, content: &[u8]) -> std::io::Result<()> {
+    write_new_and(parent, name, content, || ())
+}
+
+/// The same. `seen` is called as soon as others can read all of it, which a power cut still takes.
+pub fn write_new_and(
+    parent: BorrowedFd<'_>,
+    name: &str,
+    content: &[u8],
+    seen: impl FnOnce(),
+) -> std::io::Result<()> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut file = std::fs::File::from(openat2(parent, name, flags, Mode::from_raw_mode(0o600), BENEATH)?);
-    let written = file.write_all(content).and_then(|()| file.sync_all());
+    let written = file.write_all(content).and_then(|()| {
+        seen();
+        file.sync_all()
+    });
     // Closed first: NFS keeps an open file that is unlinked under another name.
     drop(file);
     if written.is_err() {
@@ -76,6 +89,11 @@ pub fn touch(parent: BorrowedFd<'_>, name: &str) -> Result<()> {
         &Timestamps { last_access: now, last_modification: now },
         AtFlags::SYMLINK_NOFOLLOW,
     )
+}
+
+/// When names in `directory` were last changed, by the clock of the file system: seconds since 1970, and nanoseconds.
+pub fn changed(directory: BorrowedFd<'_>) -> Result<(i64, i64)> {
+    fstat(directory).map(|stat| (stat.st_mtime, stat.st_mtime_nsec as i64))
 }
 
 /// Renames a file or a directory; `EXIST` where there is something of the new name.

@@ -11,7 +11,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, fstat, openat2};
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, fstat, openat2, statat};
 use rustix::io::{self, Errno, fcntl_dupfd_cloexec};
 
 use super::remove::{self, Mounts};
@@ -59,6 +59,19 @@ impl FileSystem for Btrfs {
         true
     }
 
+    /// A power cut could take a subvolume away from under its record: since Linux 6.6 making one doesn't commit it, and a sync of
+    /// other files is done by a log that knows nothing of subvolumes. A sync of the directory that holds it is such a commit, too,
+    /// but only while it is new, and another one where others have made theirs meanwhile.
+    fn commit(&self, directory: BorrowedFd<'_>) -> io::Result<bool> {
+        ioctl::commit_transaction(directory).map(|()| true)
+    }
+
+    /// Of a subvolume: btrfs logs nothing in a transaction that has renamed one, so each sync of anybody commits all of it
+    /// (`btrfs_rename`: "force full log commit if subvolume involved"). The log of another directory may outrun a bare one's.
+    fn renames_in_order(&self, parent: BorrowedFd<'_>, name: &str) -> bool {
+        statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).is_ok_and(|stat| stat.st_ino == SUBVOLUME_INODE)
+    }
+
     fn make(
         &self,
         parent: BorrowedFd<'_>,
@@ -88,9 +101,6 @@ impl FileSystem for Btrfs {
             ioctl::limit_qgroup(directory, id, bytes)?;
         }
         plain::dress(directory, owner)?;
-        // Or a power cut could take the subvolume away from under its record: since Linux 6.6 making one doesn't commit
-        // it, and a sync of other files is done by a log that knows nothing of subvolumes.
-        ioctl::commit_transaction(directory)?;
         // The group's number is the subvolume's own, which nobody can change: to record it would be another synced file.
         Ok(None)
     }

@@ -51,6 +51,54 @@ fn a_reservation_that_died_while_it_was_written_is_promised_nothing() {
 }
 
 #[test]
+fn a_reservation_counts_before_it_is_synced_and_others_promise_meanwhile() {
+    let place = pool();
+    let trees = place.trees();
+    let wanted = wanted("pvc-1").sized(600_000);
+    let record = place.died(&wanted, false);
+    let content = serde_json::to_vec(&record).unwrap();
+    let name = format!("{}.again", record.key);
+    tree::remove_file(trees.reserved.as_fd(), &format!("{}.{}", record.key, record.generation)).unwrap();
+    let mut lock = Some(place.store.lock_promises().unwrap());
+    tree::write_new_and(trees.reserved.as_fd(), &name, &content, || {
+        drop(lock.take());
+        let refused = place.create(self::wanted("pvc-2").sized(600_000)).unwrap_err();
+        assert_eq!(refused, CreateError::TooLarge { bytes: 600_000, available: 400_000 });
+        place.create(self::wanted("pvc-3").sized(400_000)).unwrap();
+    })
+    .unwrap();
+    assert!(lock.is_none());
+}
+
+#[test]
+fn sizes_are_read_again_when_their_directory_has_changed_and_only_then() {
+    let place = pool();
+    let taken = || 1_000_000 - place.store.capacity().unwrap().available;
+    let date = |time: SystemTime| {
+        std::fs::File::open(place.own("volumes")).unwrap().set_modified(time).unwrap();
+    };
+    let old = SystemTime::now() - Duration::from_secs(3600);
+    let young = SystemTime::now();
+    let record = place.create(wanted("pvc-1").sized(100_000)).unwrap().record;
+    let (there, aside) = (place.own(&format!("volumes/{}", record.key)), place.path("aside"));
+    date(young);
+    assert_eq!(taken(), 100_000);
+    // The next change may have the same time, as long as that is young.
+    std::fs::rename(&there, &aside).unwrap();
+    date(young);
+    assert_eq!(taken(), 0);
+    std::fs::rename(&aside, &there).unwrap();
+    date(old);
+    assert_eq!(taken(), 100_000);
+    // None has that of an old one: what is there is not looked at.
+    std::fs::rename(&there, &aside).unwrap();
+    date(old);
+    assert_eq!(taken(), 100_000);
+    place.create(wanted("pvc-2").sized(200_000)).unwrap();
+    assert_eq!(taken(), 200_000);
+}
+
+#[test]
 fn many_at_once_are_promised_no_more_than_there_is() {
     let place = pool();
     let made: Vec<bool> = std::thread::scope(|scope| {
