@@ -13,6 +13,7 @@ mod inspection_cluster {
     pub mod ground;
     pub mod keeping;
     pub mod machines;
+    pub mod plugin;
     pub mod running;
     pub mod upkeep;
 }
