@@ -54,7 +54,7 @@ fn the_plugins_make_start_show_compare_and_doctor_tasks() {
         assert_eq!((&run["id"], &run["outcome"]), (&before.into(), &"pass".into()));
         // As diff(1): 1 where there is a difference.
         let changes = ask(&["kuration", "diff", "check", before, after]).unwrap_err();
-        assert!(changes.contains("exit status: 1") && changes.contains("service"), "{changes}");
+        assert!(changes.contains("exit status: 1") && changes.contains("+ new    target"), "{changes}");
         must(&["kuration", "logs", "check"]);
 
         let well = must(&["kuration", "doctor"]);

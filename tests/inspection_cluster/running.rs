@@ -417,7 +417,7 @@ fn a_command_has_its_own_container_and_neither_the_account_nor_the_others_files(
             ),
             of(
                 "writes-nowhere",
-                "touch /x 2>/dev/null && exit 2; touch /kuration/bin/x 2>/dev/null && exit 2; exit 0"
+                "touch /x 2>/dev/null && exit 2; touch /run/kuration/bin/x 2>/dev/null && exit 2; exit 0"
             ),
         ]);
         ground.task("check", json!({ "schedule": SELDOM, "target": "node/first", "rules": rules })).await;

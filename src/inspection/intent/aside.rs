@@ -21,12 +21,12 @@ pub struct Aside {
 }
 
 /// Where the runner sees what commands said, and the claims of volume probes.
-const SAID: &str = "/kuration/exec";
-const CLAIMS: &str = "/kuration/claims";
+const SAID: &str = "/run/kuration/exec";
+const CLAIMS: &str = "/run/kuration/claims";
 
 /// Where a command's container has this program, and its own directory.
-const TOOL: &str = "/kuration/bin";
-const INTO: &str = "/kuration/out";
+const TOOL: &str = "/run/kuration/bin";
+const INTO: &str = "/run/kuration/out";
 
 /// Where Kubernetes puts an account's token, unless it is told not to.
 const TOKEN: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -132,8 +132,16 @@ mod tests {
             json!({"image": "busybox", "command": ["sh", "-c", "true"], "envFrom": [{"name": "login"}]});
         let found = of(json!([{"name": "a", "tcp": {"port": 80}}, {"name": "team", "exec": exec}]));
         let [beside] = found.beside.as_slice() else { unreachable!("{found:?}") };
-        let command =
-            json!(["/kuration/bin/kuration", "exec", "--into", "/kuration/out", "--", "sh", "-c", "true"]);
+        let command = json!([
+            "/run/kuration/bin/kuration",
+            "exec",
+            "--into",
+            "/run/kuration/out",
+            "--",
+            "sh",
+            "-c",
+            "true"
+        ]);
         assert_eq!((&beside["command"], &beside["securityContext"]), (&command, &confined()));
         assert_eq!(beside["envFrom"], json!([{"secretRef": {"name": "login"}}]));
         assert_eq!(beside["volumeMounts"][1]["subPath"], "team");
@@ -146,6 +154,6 @@ mod tests {
         let probe = json!({"mode": "Write", "claimName": "data"});
         let found = of(json!([{"name": "a", "volumeProbe": probe}, {"name": "b", "volumeProbe": probe}]));
         assert_eq!((found.volumes.len(), found.mounts.len(), found.env.len()), (1, 1, 1));
-        assert_eq!(found.mounts[0]["mountPath"], "/kuration/claims/data");
+        assert_eq!(found.mounts[0]["mountPath"], "/run/kuration/claims/data");
     }
 }

@@ -279,6 +279,9 @@ const DRIVER: [(&str, usize); 4] = [
     ("kuration_volume_inodes", 3),
 ];
 
+/// A pod of the driver that does not answer for so long, as on a machine that hangs, is not waited for.
+const SCRAPE: std::time::Duration = std::time::Duration::from_secs(3);
+
 impl Usage {
     fn set(&mut self, field: usize, value: Option<f64>) {
         match field {
@@ -303,18 +306,23 @@ async fn scrape(place: &Place) -> Result<HashMap<String, Usage>, Blind> {
     let labels = labels.map_err(|error| Blind::new("Internal", error.to_string()))?;
     let which = Which { namespaces: Some(&ALL), labels: Some(&labels), ..Which::default() };
     let pods: Vec<Pod> = typed(place, "v1", "Pod", &which).await?;
-    for pod in pods {
-        let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-        let mut ports = containers.flat_map(|container| container.ports.iter().flatten());
-        let port = ports.find(|port| port.name.as_deref() == Some("admin"));
-        let address = pod.status.and_then(|status| status.pod_ip);
-        let (Some(port), Some(address)) = (port, address) else { continue };
-        let address = if address.contains(':') { format!("[{address}]") } else { address };
-        let Ok(uri) = format!("http://{address}:{}/metrics", port.container_port).parse() else { continue };
+    let uris = pods.iter().filter_map(|pod| {
+        let mut containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+        let port = containers.find_map(|container| {
+            let mut ports = container.ports.iter().flatten();
+            ports.find(|port| port.name.as_deref() == Some("admin"))
+        })?;
+        let address = pod.status.as_ref()?.pod_ip.as_deref()?;
+        let address = if address.contains(':') { format!("[{address}]") } else { address.to_owned() };
+        format!("http://{address}:{}/metrics", port.container_port).parse().ok()
+    });
+    let answers = uris.map(|uri| {
         let mut ask = Ask::get(uri);
         ask.most = 4 << 20;
-        // A pod that can't be asked leaves its volumes unknown; others know theirs.
-        let Ok(answer) = exchange(ask).await else { continue };
+        tokio::time::timeout(SCRAPE, exchange(ask))
+    });
+    // A pod that can't be asked leaves its volumes unknown; others know theirs.
+    for answer in futures::future::join_all(answers).await.into_iter().flatten().flatten() {
         for line in String::from_utf8_lossy(&answer.body).lines() {
             if let Some((id, field, value)) = sample(line) {
                 volumes.entry(id.to_owned()).or_default().set(field, Some(value));
