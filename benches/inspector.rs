@@ -163,6 +163,11 @@ async fn scrape() -> usize {
     answer.len()
 }
 
+/// What is measured: PROGRAM, such as the one of an image, or else what cargo has built.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_kuration").into())
+}
+
 /// The API server that both sides ask.
 struct Cluster {
     client: Client,
@@ -224,8 +229,8 @@ impl Cluster {
     }
 
     fn controller(&self) -> Ended {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kuration"));
-        command.args(["inspector", "--image=none", "--admin", ADMIN, "--pod=measured", "--v=1"]);
+        let mut command = Command::new(program());
+        command.args(["inspector", "--image=none", "--admin", ADMIN, "--pod=measured", "--v=0"]);
         if let Some((_, file)) = &self.memory {
             command.env("KUBECONFIG", file.path());
         }

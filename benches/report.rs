@@ -7,6 +7,7 @@
 #[path = "../tests/report/fixture.rs"]
 mod fixture;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
@@ -35,27 +36,23 @@ fn own_processor() -> f64 {
     text.split(' ').next().unwrap().parse::<f64>().unwrap() / 1e6
 }
 
-/// Milliseconds of the processor that children have had which have been waited for, and theirs.
-fn childrens_processor() -> f64 {
-    let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-    // USER_HZ is 100 wherever Linux runs.
-    fields[13..15].iter().map(|ticks| ticks.parse::<f64>().unwrap() * 10.0).sum()
-}
-
 /// What `work` takes, after it was done once.
-fn taken(count: usize, processor: fn() -> f64, mut work: impl FnMut()) -> Taken {
+fn taken(count: usize, mut work: impl FnMut()) -> Taken {
     work();
-    let before = processor();
-    let mut walls: Vec<Duration> = (0..count)
+    let before = own_processor();
+    let walls: Vec<Duration> = (0..count)
         .map(|_| {
             let begun = Instant::now();
             work();
             begun.elapsed()
         })
         .collect();
-    walls.sort();
-    Taken { wall: walls[count / 2].as_secs_f64() * 1_000.0, processor: (processor() - before) / count as f64 }
+    Taken { wall: middle(walls), processor: (own_processor() - before) / count as f64 }
+}
+
+fn middle(mut times: Vec<Duration>) -> f64 {
+    times.sort();
+    times[times.len() / 2].as_secs_f64() * 1_000.0
 }
 
 /// A line of the table.
@@ -97,7 +94,7 @@ fn rule(text: &str, expression: &str) -> Taken {
     }))
     .unwrap();
     let place = Place::new("shop", Target::parse("pod/*").unwrap(), Timestamp::now());
-    taken(5, own_processor, || {
+    taken(5, || {
         let mut list: Value = serde_json::from_str(text).unwrap();
         let Value::Array(items) = list["items"].take() else { panic!("no items") };
         let sight = Sight { items, foreign: true, ..Sight::of_items(Vec::new(), Verdict::Unasserted) };
@@ -126,7 +123,7 @@ fn rules() {
 
 fn reports(home: &Path, runs: usize) {
     let mut bytes = 0;
-    let report = taken(15, own_processor, || {
+    let report = taken(15, || {
         let shelf = Shelf::open(home).unwrap();
         bytes = html(&shelf.history(None).unwrap(), Language::English).len();
     });
@@ -142,7 +139,7 @@ fn index(of: &[kuration::inspection::run::Run]) {
         fixture::store(volume.path(), &[run]);
     }
     let mut bytes = 0;
-    let index = taken(15, own_processor, || {
+    let index = taken(15, || {
         let shelf = Shelf::open(volume.path()).unwrap();
         let names = shelf.tasks();
         let wanted = Wanted::Overview { search: String::new() };
@@ -183,9 +180,9 @@ impl Runner {
 
     fn start(&mut self, volume: Option<&Path>) -> Child {
         self.minute += 5;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kuration"));
+        let mut command = Command::new(program());
         command
-            .args(["inspect", "--output=json", "--v=1", "--task"])
+            .args(["inspect", "--output=json", "--v=0", "--task"])
             .arg(self.place.path().join("task.json"));
         command.arg("--termination-log").arg(self.place.path().join("last"));
         command.arg(format!("--job=check-database-{}", self.minute));
@@ -201,51 +198,75 @@ impl Runner {
         command.spawn().unwrap()
     }
 
-    /// The largest that the run's processes were together, in MB: each one's high-water mark, so pages that they share count twice.
-    fn resident(&mut self, volume: Option<&Path>) -> f64 {
+    /// How long one run takes, and what its processes were seen to take, the last and the most.
+    fn run(&mut self, volume: Option<&Path>) -> (Duration, f64, f64) {
+        let begun = Instant::now();
         let mut child = self.start(volume);
-        let mut marks = std::collections::BTreeMap::new();
-        while child.try_wait().unwrap().is_none() {
-            for pid in family(child.id()) {
-                let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-                let mark = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-                // What a process was before it became the program is overwritten by what it is then.
-                if let Some(mark) = mark {
-                    let kilobytes: f64 = mark.trim().trim_end_matches(" kB").trim().parse().unwrap();
-                    marks.insert(pid, kilobytes * 1.024 / 1_000.0);
-                }
+        let (mut most, mut ticks) = (0.0_f64, BTreeMap::new());
+        let done = loop {
+            if let Some(done) = child.try_wait().unwrap() {
+                break done;
             }
-        }
-        marks.values().sum()
+            let family = family(child.id());
+            most = most.max(resident(&family));
+            ticks.extend(family.iter().filter_map(|pid| Some((*pid, processor(*pid)?))));
+            // What happens in the meantime is not seen.
+            std::thread::sleep(Duration::from_micros(500));
+        };
+        let taken = begun.elapsed();
+        assert!(done.success());
+        let said = fs::read(self.place.path().join("last")).unwrap();
+        let said: Value = serde_json::from_slice(&said).unwrap();
+        assert_eq!(said["outcome"], "pass", "{said}");
+        assert_eq!(said["persisted"]["ok"], volume.is_some(), "{said}");
+        (taken, ticks.values().sum(), most)
     }
 
     fn measure(&mut self, what: &str, volume: Option<&Path>) {
-        let run = taken(15, childrens_processor, || {
-            let done = self.start(volume).wait().unwrap();
-            assert!(done.success());
-            let said: Value =
-                serde_json::from_slice(&fs::read(self.place.path().join("last")).unwrap()).unwrap();
-            assert_eq!(
-                (&said["outcome"], &said["persisted"]["ok"]),
-                (&json!("pass"), &json!(volume.is_some())),
-                "{said}"
-            );
-        });
-        line(&format!("a run of a rule that costs nothing, {what}"), "300 ms", &run);
-        let mut resident: Vec<f64> = (0..5).map(|_| self.resident(volume)).collect();
-        resident.sort_by(f64::total_cmp);
-        println!("| its processes together, resident at most, {what} | 20 MB | {:.1} MB | |", resident[4]);
+        self.run(volume);
+        let all: Vec<_> = (0..15).map(|_| self.run(volume)).collect();
+        let wall = middle(all.iter().map(|(wall, ..)| *wall).collect());
+        let processor = all.iter().map(|(_, processor, _)| processor).sum::<f64>() / all.len() as f64;
+        let most = all.iter().map(|(.., most)| *most).fold(0.0, f64::max);
+        let what = format!("a run with a rule that costs nothing, {what}");
+        line(&what, "300 ms", &Taken { wall, processor });
+        println!("| its processes, resident together, at most | 20 MB | {most:.1} MB | |");
     }
 }
 
 /// A process and its children.
 fn family(of: u32) -> Vec<u32> {
-    let children = fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
-    let children = children.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
-    let children: Vec<u32> = children
-        .flat_map(|line| line.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
-    [of].into_iter().chain(children).collect()
+    let threads = fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
+    let children = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    let pids = |line: String| line.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>();
+    [of].into_iter().chain(children.flat_map(pids)).collect()
+}
+
+/// What processes have in memory together, in MB: pages of the program's file, which they share, once.
+fn resident(family: &[u32]) -> f64 {
+    let of = |pid: &u32, field: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        // One that has just been made is still a part of this one.
+        let own = !status.starts_with("Name:\treport");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).filter(|_| own)?;
+        line.trim().trim_end_matches(" kB").trim().parse::<f64>().ok()
+    };
+    let own: f64 = family.iter().filter_map(|pid| of(pid, "RssAnon:")).sum();
+    let shared = family.iter().filter_map(|pid| of(pid, "RssFile:")).fold(0.0, f64::max);
+    (own + shared) * 1.024 / 1_000.0
+}
+
+/// Milliseconds of the processor that a process has had, in steps of ten.
+fn processor(pid: u32) -> Option<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    // USER_HZ is 100 wherever Linux runs.
+    fields.get(11..13)?.iter().map(|ticks| Some(ticks.parse::<f64>().ok()? * 10.0)).sum()
+}
+
+/// What is measured: PROGRAM, such as the one of an image, or else what cargo has built.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_kuration").into())
 }
 
 fn main() {
