@@ -256,12 +256,12 @@ fn resident(family: &[u32]) -> f64 {
     (own + shared) * 1.024 / 1_000.0
 }
 
-/// Milliseconds of the processor that a process has had, in steps of ten.
+/// Milliseconds of the processor that the threads of a process have had.
 fn processor(pid: u32) -> Option<f64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
-    // USER_HZ is 100 wherever Linux runs.
-    fields.get(11..13)?.iter().map(|ticks| Some(ticks.parse::<f64>().ok()? * 10.0)).sum()
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    let had = threads.filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+    let had: Vec<f64> = had.filter_map(|text| text.split(' ').next()?.parse().ok()).collect();
+    (!had.is_empty()).then(|| had.iter().sum::<f64>() / 1e6)
 }
 
 /// What is measured: PROGRAM, such as the one of an image, or else what cargo has built.
