@@ -28,6 +28,10 @@ kubernetes-suite *ARGUMENTS:
 measure *ARGUMENTS:
     tests/measure {{ARGUMENTS}}
 
+# How fast inspections are, and what they take, as root
+measure-inspector *ARGUMENTS:
+    tests/measure-inspector {{ARGUMENTS}}
+
 # Help texts and other committed files that are generated
 golden:
     HELM=${HELM:-$(tests/cluster/build helm)} UPDATE_GOLDEN=1 cargo test --test golden_help --test charts

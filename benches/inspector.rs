@@ -1,5 +1,6 @@
 //! What the inspection controller takes of memory and processor at rest: `KUBECONFIG=… cargo bench --bench inspector`, against an
-//! API server that holds nothing dear. `tests/measure-inspector` brings one up.
+//! API server that holds nothing dear (`tests/measure-inspector` brings one up); without KUBECONFIG against one in memory, without
+//! TLS and without other controllers.
 //!
 //! It installs the definition, writes TASKS tasks (1000) of five rules each, starts the controller, gives each task HISTORY (5)
 //! runs that ended, with what their pods said, waits until all of it is in the statuses, and then looks on for REST (120) seconds, with
@@ -8,7 +9,12 @@
 // clippy lets tests unwrap, but not what benches call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../tests/inspector/server.rs"]
+#[allow(dead_code)]
+mod server;
+
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -20,6 +26,7 @@ use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use serde_json::{Value, json};
+use server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const NAMESPACES: usize = 10;
@@ -156,55 +163,144 @@ async fn scrape() -> usize {
     answer.len()
 }
 
-/// How often the API server was asked for what the controller works with, by verb and kind: all that ask, the cluster's own
-/// controllers too.
-async fn requests(client: &Client) -> BTreeMap<String, f64> {
-    let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
-    let text = client.request_text(request).await.unwrap();
-    let label = |line: &str, name: &str| {
-        let (_, rest) = line.split_once(&format!("{name}=\""))?;
-        Some(rest.split('"').next()?.to_owned())
-    };
-    let kinds = [
-        "inspectiontasks",
-        "cronjobs",
-        "jobs",
-        "pods",
-        "configmaps",
-        "persistentvolumeclaims",
-        "rolebindings",
-        "serviceaccounts",
-    ];
-    let mut counts = BTreeMap::new();
-    for line in text.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
-        let (Some(verb), Some(kind)) = (label(line, "verb"), label(line, "resource")) else { continue };
-        if kinds.contains(&kind.as_str()) && verb != "WATCH" {
-            let count: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
-            *counts.entry(format!("{verb} {kind}")).or_default() += count;
-        }
-    }
-    counts
+/// What is measured: PROGRAM, such as the one of an image, or else what cargo has built.
+fn program() -> std::ffi::OsString {
+    std::env::var_os("PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_kuration").into())
 }
 
-async fn measure(client: &Client, controller: &Child, count: usize, history: usize) {
-    let fresh = until(client, count, "are ready", |status| {
+/// The API server that both sides ask.
+struct Cluster {
+    client: Client,
+    /// It, where it is in this process' memory, and the file that says where.
+    memory: Option<(Server, tempfile::NamedTempFile)>,
+    counted: BTreeMap<String, f64>,
+}
+
+impl Cluster {
+    async fn open() -> Self {
+        if std::env::var_os("KUBECONFIG").is_some() {
+            let client = Client::try_default().await.expect("an API server at KUBECONFIG");
+            return Cluster { client, memory: None, counted: BTreeMap::new() };
+        }
+        let server = Server::start().await;
+        let client = Client::try_from(kube::Config::new(server.url.parse().unwrap())).unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let text = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "clusters": [{ "name": "a", "cluster": { "server": server.url } }],
+            "users": [{ "name": "a", "user": {} }],
+            "contexts": [{ "name": "a", "context": { "cluster": "a", "user": "a" } }],
+        });
+        file.write_all(text.to_string().as_bytes()).unwrap();
+        Cluster { client, memory: Some((server, file)), counted: BTreeMap::new() }
+    }
+
+    /// With the definition and the namespaces, where there is a need for them.
+    async fn prepare(&self) {
+        if self.memory.is_some() {
+            return;
+        }
+        let file = "charts/kuration-server-crd/templates/inspectiontask-crd.yaml";
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap();
+        let crd: Value = serde_saphyr::from_str(&text).unwrap();
+        let kind = GroupVersionKind::gvk("apiextensions.k8s.io", "v1", "CustomResourceDefinition");
+        let definitions: Api<DynamicObject> =
+            Api::all_with(self.client.clone(), &ApiResource::from_gvk(&kind));
+        let force = PatchParams::apply("kuration-measure").force();
+        definitions.patch("inspectiontasks.kuration.io", &force, &Patch::Apply(&crd)).await.unwrap();
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        for at in 0..NAMESPACES {
+            let metadata = ObjectMeta { name: Some(namespace(at)), ..Default::default() };
+            let new = Namespace { metadata, ..Default::default() };
+            namespaces.create(&PostParams::default(), &new).await.expect("a namespace that is not there yet");
+        }
+        while tasks(&self.client, "default").list(&ListParams::default()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    async fn clear(&self) {
+        if self.memory.is_none() {
+            let namespaces: Api<Namespace> = Api::all(self.client.clone());
+            for at in 0..NAMESPACES {
+                namespaces.delete(&namespace(at), &DeleteParams::default()).await.unwrap();
+            }
+        }
+    }
+
+    fn controller(&self) -> Ended {
+        let mut command = Command::new(program());
+        command.args(["inspector", "--image=none", "--admin", ADMIN, "--pod=measured", "--v=0"]);
+        if let Some((_, file)) = &self.memory {
+            command.env("KUBECONFIG", file.path());
+        }
+        Ended(command.stdin(Stdio::null()).spawn().unwrap())
+    }
+
+    /// How often the API server was asked since this was asked last, by verb and kind, watches aside: all that ask, the cluster's
+    /// own controllers too.
+    async fn requests(&mut self) -> BTreeMap<String, f64> {
+        if let Some((server, _)) = &self.memory {
+            let mut counts = BTreeMap::new();
+            for asked in server.asked() {
+                let (method, path) = asked.split_once(' ').unwrap();
+                let kind = KINDS.iter().find(|kind| path.split('/').any(|part| part == **kind));
+                *counts.entry(format!("{method} {}", kind.unwrap_or(&path))).or_default() += 1.0;
+            }
+            return counts;
+        }
+        let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
+        let text = self.client.request_text(request).await.unwrap();
+        let label = |line: &str, name: &str| {
+            let (_, rest) = line.split_once(&format!("{name}=\""))?;
+            Some(rest.split('"').next()?.to_owned())
+        };
+        let mut counts: BTreeMap<String, f64> = BTreeMap::new();
+        for line in text.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
+            let (Some(verb), Some(kind)) = (label(line, "verb"), label(line, "resource")) else { continue };
+            if KINDS.contains(&kind.as_str()) && verb != "WATCH" {
+                let count: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+                *counts.entry(format!("{verb} {kind}")).or_default() += count;
+            }
+        }
+        let before = std::mem::replace(&mut self.counted, counts.clone());
+        counts.retain(|what, count| {
+            *count -= before.get(what).copied().unwrap_or_default();
+            *count > 0.0
+        });
+        counts
+    }
+}
+
+/// What the controller works with.
+const KINDS: [&str; 8] = [
+    "inspectiontasks",
+    "cronjobs",
+    "jobs",
+    "pods",
+    "configmaps",
+    "persistentvolumeclaims",
+    "rolebindings",
+    "serviceaccounts",
+];
+
+async fn measure(cluster: &mut Cluster, controller: &Child, count: usize, history: usize) {
+    let client = cluster.client.clone();
+    let fresh = until(&client, count, "are ready", |status| {
         let ready = |condition: &Value| condition["type"] == "Ready" && condition["status"] == "True";
         status["conditions"].as_array().is_some_and(|all| all.iter().any(ready))
     });
     println!("{count} tasks have their CronJob and their status after {:.0} s", fresh.await.as_secs_f64());
-    let made: usize = {
-        let mut made = 0;
-        for at in 0..NAMESPACES {
-            let cron_jobs: Api<CronJob> = Api::namespaced(client.clone(), &namespace(at));
-            made += cron_jobs.list_metadata(&ListParams::default()).await.unwrap().items.len();
-        }
-        made
-    };
+    let mut made = 0;
+    for at in 0..NAMESPACES {
+        let cron_jobs: Api<CronJob> = Api::namespaced(client.clone(), &namespace(at));
+        made += cron_jobs.list(&ListParams::default()).await.unwrap().items.len();
+    }
     assert_eq!(made, count, "CronJobs");
     println!("resident memory then: {:.1} MB", megabytes(controller, "VmRSS:"));
     for at in 0..history {
-        stream::iter(0..count).for_each_concurrent(16, |task| run(client, task, at)).await;
-        let counted = until(client, count, "have counted their run", |status| {
+        stream::iter(0..count).for_each_concurrent(16, |task| run(&client, task, at)).await;
+        let counted = until(&client, count, "have counted their run", |status| {
             status["recentRuns"].as_array().map_or(0, Vec::len) > at
         });
         println!(
@@ -215,7 +311,7 @@ async fn measure(client: &Client, controller: &Child, count: usize, history: usi
     }
     tokio::time::sleep(Duration::from_secs(30)).await;
     let seconds = number("REST", 120);
-    let asked = requests(client).await;
+    cluster.requests().await;
     let (before, begun) = (processor(controller), Instant::now());
     let mut bytes = 0;
     while begun.elapsed() < Duration::from_secs(seconds as u64) {
@@ -223,20 +319,17 @@ async fn measure(client: &Client, controller: &Child, count: usize, history: usi
         tokio::time::sleep(Duration::from_secs(30)).await;
     }
     let minutes = begun.elapsed().as_secs_f64() / 60.0;
-    println!("at rest, {count} tasks with {history} runs each, over {minutes:.1} minutes:");
+    let api = if cluster.memory.is_some() { "an API server in memory" } else { "a real API server" };
     println!(
-        "  resident memory    {:.1} MB (at most {:.1} MB before), limit 40",
-        megabytes(controller, "VmRSS:"),
-        megabytes(controller, "VmHWM:")
+        "at rest for {minutes:.1} minutes, {history} runs of each task, {bytes} bytes a scrape, a minute:"
     );
-    println!("  processor          {:.2} s a minute, limit 1", (processor(controller) - before) / minutes);
-    println!("  a scrape           {bytes} bytes");
-    for (what, count) in requests(client).await {
-        let more = count - asked.get(&what).copied().unwrap_or_default();
-        if more > 0.0 {
-            println!("  {what}: {:.1} a minute", more / minutes);
-        }
+    for (what, count) in cluster.requests().await {
+        println!("  {what}: {:.1}", count / minutes);
     }
+    println!("\n| the controller with {count} tasks, at {api} | goal | |\n|---|---:|---:|");
+    println!("| resident at rest | 40 MB | {:.1} MB |", megabytes(controller, "VmRSS:"));
+    println!("| resident at most, until then | | {:.1} MB |", megabytes(controller, "VmHWM:"));
+    println!("| processor at rest, a minute | 1 s | {:.2} s |", (processor(controller) - before) / minutes);
 }
 
 /// A process that ends with what is measured.
@@ -252,33 +345,10 @@ impl Drop for Ended {
 #[tokio::main]
 async fn main() {
     let (count, history) = (number("TASKS", 1_000), number("HISTORY", 5));
-    let client =
-        Client::try_default().await.expect("an API server: set KUBECONFIG, or run tests/measure-inspector");
-    let text = std::fs::read_to_string(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("charts/kuration-server-crd/templates/inspectiontask-crd.yaml"),
-    )
-    .unwrap();
-    let crd: Value = serde_saphyr::from_str(&text).unwrap();
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-    ));
-    let definitions: Api<DynamicObject> = Api::all_with(client.clone(), &kind);
-    let force = PatchParams::apply("kuration-measure").force();
-    definitions.patch("inspectiontasks.kuration.io", &force, &Patch::Apply(&crd)).await.unwrap();
-    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let mut cluster = Cluster::open().await;
+    cluster.prepare().await;
     for at in 0..NAMESPACES {
-        let metadata = ObjectMeta { name: Some(namespace(at)), ..Default::default() };
-        let new = Namespace { metadata, ..Default::default() };
-        namespaces.create(&PostParams::default(), &new).await.expect("a namespace that is not there yet");
-    }
-    while tasks(&client, "default").list(&ListParams::default()).await.is_err() {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    for at in 0..NAMESPACES {
-        let here = tasks(&client, &namespace(at));
+        let here = tasks(&cluster.client, &namespace(at));
         let own = (0..count).filter(|task| task % NAMESPACES == at);
         stream::iter(own)
             .for_each_concurrent(16, |task_at| {
@@ -289,16 +359,8 @@ async fn main() {
             })
             .await;
     }
-    let controller = Ended(
-        Command::new(env!("CARGO_BIN_EXE_kuration"))
-            .args(["inspector", "--image=none", "--admin", ADMIN, "--pod=measured", "--v=1"])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap(),
-    );
-    measure(&client, &controller.0, count, history).await;
+    let controller = cluster.controller();
+    measure(&mut cluster, &controller.0, count, history).await;
     drop(controller);
-    for at in 0..NAMESPACES {
-        namespaces.delete(&namespace(at), &DeleteParams::default()).await.unwrap();
-    }
+    cluster.clear().await;
 }

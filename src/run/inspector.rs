@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::{Done, RunError, ended, runtime, stopped};
+use super::{Done, RunError, ended, stopped};
 use crate::args::InspectorArgs;
 use crate::inspection::controller::{self, ControllerError, Settings, Tally};
 use crate::inspection::intent::Defaults;
@@ -40,7 +40,8 @@ pub fn inspector(args: InspectorArgs) -> Done {
         role,
     };
     let settings = Settings { defaults, namespace, identity: pod };
-    let runtime = runtime()?;
+    // One thread: it waits for the API server nearly always, and what two allocate for one another is twice the memory.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
         let stop = stopped()?;
         let tally = Tally::default();

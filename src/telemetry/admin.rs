@@ -3,15 +3,18 @@
 //! Not the driver's Probe, which the sidecars ask over the socket: this is for kubelets' probes and for what collects
 //! metrics. Nothing secret is told, and nothing can be changed.
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
 use axum::routing::get;
+use futures::stream;
 use http::StatusCode;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use rustix::io::Errno;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -97,14 +100,18 @@ async fn readyz(State(ready): State<Readiness>) -> (StatusCode, String) {
     }
 }
 
-type Scraped = (StatusCode, [(http::HeaderName, &'static str); 1], String);
+type Scraped = (StatusCode, [(HeaderName, HeaderValue); 2], Body);
 
 async fn scrape(State(metrics): State<Metrics>) -> Scraped {
     const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match metrics.text() {
-        Ok(text) => (StatusCode::OK, [(CONTENT_TYPE, OPENMETRICS)], text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [(CONTENT_TYPE, "text/plain")], error.to_string()),
-    }
+    let (status, kind, pieces) = match metrics.pieces() {
+        Ok(pieces) => (StatusCode::OK, OPENMETRICS, pieces),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, "text/plain", vec![error.to_string()]),
+    };
+    let length: usize = pieces.iter().map(String::len).sum();
+    let headers =
+        [(CONTENT_TYPE, HeaderValue::from_static(kind)), (CONTENT_LENGTH, HeaderValue::from(length))];
+    (status, headers, Body::from_stream(stream::iter(pieces.into_iter().map(Ok::<_, Infallible>))))
 }
 
 #[cfg(test)]

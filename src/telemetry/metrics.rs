@@ -185,10 +185,16 @@ impl Metrics {
 
     /// All of them as OpenMetrics text.
     pub fn text(&self) -> Result<String, fmt::Error> {
-        let mut text = String::new();
+        Ok(self.pieces()?.concat())
+    }
+
+    /// The same in pieces. A thousand tasks' numbers take megabytes, which as one text would be twice that while it grows, and an
+    /// allocator that had to give so much at once keeps as much for the next time.
+    pub fn pieces(&self) -> Result<Vec<String>, fmt::Error> {
+        let mut pieces = Pieces::default();
         let registry = self.0.registry.lock();
-        prometheus_client::encoding::text::encode(&mut text, &registry)?;
-        Ok(text)
+        prometheus_client::encoding::text::encode(&mut pieces, &registry)?;
+        Ok(pieces.0)
     }
 
     fn gauge(
@@ -208,6 +214,26 @@ impl Metrics {
     pub(super) fn collect(&self, collector: Box<dyn Collector>) {
         let mut registry = self.0.registry.lock();
         registry.register_collector(collector);
+    }
+}
+
+/// A text in pieces of this many bytes.
+const PIECE: usize = 32 << 10;
+
+#[derive(Default)]
+struct Pieces(Vec<String>);
+
+impl fmt::Write for Pieces {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        match self.0.last_mut().filter(|last| last.len() + text.len() <= PIECE) {
+            Some(last) => last.push_str(text),
+            None => {
+                let mut piece = String::with_capacity(PIECE.max(text.len()));
+                piece.push_str(text);
+                self.0.push(piece);
+            }
+        }
+        Ok(())
     }
 }
 

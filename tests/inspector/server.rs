@@ -44,6 +44,8 @@ struct Asked {
     status: bool,
     /// From which version on, where it is a watch.
     watch: Option<u64>,
+    /// Which page of a list, by its first object, and how many there are on a page.
+    page: (usize, usize),
 }
 
 fn parse(uri: &Uri) -> Option<Asked> {
@@ -56,9 +58,12 @@ fn parse(uri: &Uri) -> Option<Asked> {
     let name = parts.next().unwrap_or_default();
     let status = parts.next().is_some_and(|part| part == "status");
     let query: Vec<&str> = uri.query().unwrap_or_default().split('&').collect();
-    let version = query.iter().find_map(|part| part.strip_prefix("resourceVersion=")?.parse().ok());
-    let watch = query.contains(&"watch=true").then_some(version.unwrap_or(0));
-    Some(Asked { place: Place { kind, namespace, name }, status, watch })
+    let number = |name: &str| {
+        query.iter().find_map(|part| part.strip_prefix(name)?.strip_prefix('=')?.parse::<u64>().ok())
+    };
+    let watch = query.contains(&"watch=true").then(|| number("resourceVersion").unwrap_or(0));
+    let page = (number("continue").unwrap_or(0) as usize, number("limit").unwrap_or(u64::MAX) as usize);
+    Some(Asked { place: Place { kind, namespace, name }, status, watch, page })
 }
 
 fn answer(code: u16, body: &Value) -> Response {
@@ -134,18 +139,19 @@ impl Server {
         object
     }
 
-    fn list(&self, of: &Place) -> Response {
+    fn list(&self, of: &Place, (from, most): (usize, usize)) -> Response {
         let held = self.held();
         let here = |place: &Place| {
             place.kind == of.kind && (of.namespace.is_empty() || place.namespace == of.namespace)
         };
-        let items: Vec<&Value> =
-            held.objects.iter().filter(|(place, _)| here(place)).map(|(_, object)| object).collect();
-        let version = held.version.to_string();
-        answer(
-            200,
-            &json!({ "kind": "List", "apiVersion": "v1", "metadata": { "resourceVersion": version }, "items": items }),
-        )
+        let mut rest =
+            held.objects.iter().filter(|(place, _)| here(place)).map(|(_, object)| object).skip(from);
+        let items: Vec<&Value> = rest.by_ref().take(most).collect();
+        let mut metadata = json!({ "resourceVersion": held.version.to_string() });
+        if rest.next().is_some() {
+            metadata["continue"] = (from + most).to_string().into();
+        }
+        answer(200, &json!({ "kind": "List", "apiVersion": "v1", "metadata": metadata, "items": items }))
     }
 
     fn watch(&self, kind: String, from: u64) -> Response {
@@ -210,7 +216,7 @@ async fn serve(State(server): State<Server>, method: Method, uri: Uri, body: Byt
         return server.watch(asked.place.kind, from);
     }
     match method {
-        Method::GET if asked.place.name.is_empty() => server.list(&asked.place),
+        Method::GET if asked.place.name.is_empty() => server.list(&asked.place, asked.page),
         Method::GET => match server.get(&asked.place.kind, &asked.place.namespace, &asked.place.name) {
             Some(object) => answer(StatusCode::OK.as_u16(), &object),
             None => refusal(404, "NotFound"),

@@ -12,6 +12,7 @@ use kuration::inspection::run::{
     LATEST_SCHEMA, Latest, Outcome, RUN_SCHEMA, RuleDay, RuleResult, Run, Scalar, Subject, TaskName, Trigger,
 };
 use kuration::inspection::task::Severity;
+use sha2::{Digest, Sha256};
 
 /// When the last run of a history began.
 pub fn end() -> Timestamp {
@@ -242,7 +243,10 @@ pub fn store(volume: &Path, runs: &[Run]) -> PathBuf {
         json(&home.join(format!("daily/{}.json", day.date)), &day);
     }
     for run in runs {
-        json(&home.join(run.path()).join("run.json"), run);
+        let place = home.join(run.path());
+        json(&place.join("run.json"), run);
+        let digest = Sha256::digest(fs::read(place.join("run.json")).unwrap());
+        fs::write(place.join("SHA256SUMS"), format!("{digest:x}  run.json\n")).unwrap();
     }
     home
 }

@@ -3,7 +3,7 @@
 //! A thousand tasks have ten thousand Jobs and as many pods, of which each takes kilobytes as a Rust value, most of it fields
 //! that are not set. Packed they take a tenth. And since what no decision reads is not kept, a change of it is none.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
@@ -61,7 +61,43 @@ pub trait Watched:
     fn bare(self) -> Self;
 }
 
-type Packed = HashMap<Key, BTreeMap<Box<str>, Box<[u8]>>>;
+/// The objects of a task, packed, in the order of their names. There are few: a tree's node has room for eleven, and would be
+/// larger than what is in it.
+#[derive(Default, PartialEq)]
+struct Own(Vec<(Box<str>, Box<[u8]>)>);
+
+impl Own {
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(other, _)| (**other).cmp(name))
+    }
+
+    fn get(&self, name: &str) -> Option<&[u8]> {
+        let (_, packed) = self.0.get(self.place(name).ok()?)?;
+        Some(packed)
+    }
+
+    fn put(&mut self, name: Box<str>, packed: Box<[u8]>) {
+        match self.place(&name) {
+            Ok(at) => {
+                if let Some(held) = self.0.get_mut(at) {
+                    held.1 = packed;
+                }
+            }
+            Err(at) => {
+                self.0.reserve_exact(1);
+                self.0.insert(at, (name, packed));
+            }
+        }
+    }
+
+    fn remove(&mut self, name: &str) -> bool {
+        let there = self.place(name).map(|at| drop(self.0.remove(at)));
+        self.0.shrink_to_fit();
+        there.is_ok()
+    }
+}
+
+type Packed = HashMap<Key, Own>;
 
 /// What was seen of one kind.
 pub struct Seen<K> {
@@ -95,7 +131,7 @@ impl<K: Watched> Seen<K> {
             Event::InitApply(object) => {
                 let mut arriving = lock(&self.arriving);
                 if let (Some((key, name, packed)), Some(all)) = (pack(object), arriving.as_mut()) {
-                    all.entry(key).or_default().insert(name, packed);
+                    all.entry(key).or_default().put(name, packed);
                 }
             }
             Event::InitDone => {
@@ -115,8 +151,8 @@ impl<K: Watched> Seen<K> {
                 let Some((key, name, packed)) = pack(object) else { return Vec::new() };
                 let mut kept = lock(&self.kept);
                 let old = kept.entry(key.clone()).or_default();
-                if old.get(&name) != Some(&packed) {
-                    old.insert(name, packed);
+                if old.get(&name) != Some(&*packed) {
+                    old.put(name, packed);
                     return vec![key];
                 }
             }
@@ -140,19 +176,20 @@ impl<K: Watched> Seen<K> {
         let kept = lock(&self.kept);
         kept.get(of)
             .into_iter()
-            .flat_map(BTreeMap::values)
-            .filter_map(|packed| serde_json::from_slice(packed).ok())
+            .flat_map(|own| &own.0)
+            .filter_map(|(_, packed)| serde_json::from_slice(packed).ok())
             .collect()
     }
 
     /// Whether a task has an object `name`.
     pub fn has(&self, of: &Key, name: &str) -> bool {
-        lock(&self.kept).get(of).is_some_and(|all| all.contains_key(name))
+        lock(&self.kept).get(of).is_some_and(|own| own.get(name).is_some())
     }
 
     /// The names of a task's objects.
     pub fn names(&self, of: &Key) -> Vec<String> {
-        lock(&self.kept).get(of).into_iter().flat_map(BTreeMap::keys).map(|name| name.to_string()).collect()
+        let kept = lock(&self.kept);
+        kept.get(of).into_iter().flat_map(|own| &own.0).map(|(name, _)| name.to_string()).collect()
     }
 
     /// Everyone who has an object.
@@ -164,8 +201,8 @@ impl<K: Watched> Seen<K> {
     pub fn forget(&self, of: &Key, name: &str) -> bool {
         let mut kept = lock(&self.kept);
         let Some(all) = kept.get_mut(of) else { return false };
-        let was = all.remove(name).is_some();
-        if all.is_empty() {
+        let was = all.remove(name);
+        if all.0.is_empty() {
             kept.remove(of);
         }
         was

@@ -20,7 +20,8 @@
 //! They have no error's text and no run's id in them, and go with their task. Counters count since this process began, but for
 //! missed runs, which the status remembers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -64,16 +65,17 @@ struct Standing {
     healthy: Option<bool>,
     last: Option<(Outcome, f64)>,
     success: Option<f64>,
-    missed: BTreeMap<String, u64>,
+    missed: [u64; MissReason::ALL.len()],
     runs: [u64; 4],
     taken: f64,
     buckets: [(f64, u64); BUCKETS.len()],
-    lost: BTreeMap<String, u64>,
+    lost: Vec<(Cow<'static, str>, u64)>,
     bytes: Option<u64>,
-    rules: BTreeMap<String, RuleStanding>,
+    rules: Vec<RuleStanding>,
 }
 
 struct RuleStanding {
+    name: Box<str>,
     severity: Severity,
     result: Outcome,
     seconds: Option<f64>,
@@ -91,13 +93,13 @@ impl Default for Standing {
             healthy: None,
             last: None,
             success: None,
-            missed: BTreeMap::new(),
+            missed: [0; MissReason::ALL.len()],
             runs: [0; 4],
             taken: 0.0,
             buckets: BUCKETS.map(|bound| (bound, 0)),
-            lost: REASONS.map(|reason| (reason.to_owned(), 0)).into(),
+            lost: REASONS.map(|reason| (reason.into(), 0)).into(),
             bytes: None,
-            rules: BTreeMap::new(),
+            rules: Vec::new(),
         }
     }
 }
@@ -114,7 +116,7 @@ impl Tally {
         let mut all = self.0.lock();
         let standing = all.entry(Key::from(task)).or_insert_with(|| Standing {
             // What the run before this process began said.
-            rules: status.failing_rules.iter().map(|rule| (rule.name.clone(), remembered(rule))).collect(),
+            rules: status.failing_rules.iter().map(remembered).collect(),
             ..Standing::default()
         });
         standing.target.clone_from(&task.spec.target);
@@ -123,8 +125,8 @@ impl Tally {
         standing.healthy = status.healthy();
         standing.last = status.last_run.as_ref().map(|run| (run.outcome, seconds(run.completion_time)));
         standing.success = status.last_success_time.map(seconds);
-        standing.missed = MissReason::ALL.map(|reason| (reason.word().to_owned(), 0)).into();
-        standing.missed.extend(status.missed_by_reason.clone());
+        let missed = |reason: MissReason| status.missed_by_reason.get(reason.word()).copied();
+        standing.missed = MissReason::ALL.map(|reason| missed(reason).unwrap_or(0));
         ended.iter().for_each(|run| standing.run(run));
     }
 
@@ -135,7 +137,12 @@ impl Tally {
 }
 
 fn remembered(rule: &super::super::task::FailingRule) -> RuleStanding {
-    RuleStanding { severity: rule.severity, result: rule.result, seconds: None }
+    RuleStanding {
+        name: rule.name.as_str().into(),
+        severity: rule.severity,
+        result: rule.result,
+        seconds: None,
+    }
 }
 
 fn seconds(at: Timestamp) -> f64 {
@@ -173,26 +180,38 @@ impl Standing {
                 None => "NothingSaid",
             };
             let word = why.len() <= 32 && why.bytes().all(|byte| byte.is_ascii_alphanumeric());
-            let known = self.lost.contains_key(why) || self.lost.len() < MOST_REASONS;
-            let why = if word && known { why } else { "Other" };
-            *self.lost.entry(why.to_owned()).or_default() += 1;
+            let there = |why: &str| self.lost.iter().position(|(known, _)| known == why);
+            let why =
+                if word && (there(why).is_some() || self.lost.len() < MOST_REASONS) { why } else { "Other" };
+            match there(why).and_then(|at| self.lost.get_mut(at)) {
+                Some((_, count)) => *count += 1,
+                None => self.lost.push((why.to_owned().into(), 1)),
+            }
         }
         let Some(said) = &ended.said else {
             self.rules.clear();
             return;
         };
         self.bytes = said.results_bytes.or(self.bytes);
-        self.rules = BTreeMap::new();
+        self.rules = Vec::new();
         said.rules.iter().for_each(|rule| self.rule(rule));
     }
 
     /// On many nodes the worst of them counts.
     fn rule(&mut self, rule: &TerminationRule) {
         let taken = rule.millis as f64 / 1_000.0;
-        let one = RuleStanding { severity: rule.severity, result: rule.result, seconds: Some(taken) };
-        let known = self.rules.entry(rule.name.clone()).or_insert(one);
-        known.result = known.result.worse(rule.result);
-        known.seconds = Some(known.seconds.map_or(taken, |before| before.max(taken)));
+        match self.rules.iter_mut().find(|known| *known.name == *rule.name) {
+            Some(known) => {
+                known.result = known.result.worse(rule.result);
+                known.seconds = Some(known.seconds.map_or(taken, |before| before.max(taken)));
+            }
+            None => self.rules.push(RuleStanding {
+                name: rule.name.as_str().into(),
+                severity: rule.severity,
+                result: rule.result,
+                seconds: Some(taken),
+            }),
+        }
     }
 }
 
@@ -254,17 +273,18 @@ impl Families for Tally {
         });
         page.family("kuration_inspection_runs", "Runs that ended", FamilyKind::Counter, runs)?;
 
-        let by_reason = |which: fn(&Standing) -> &BTreeMap<String, u64>| {
-            all.iter().flat_map(move |(key, task)| {
-                which(task).iter().map(move |(reason, count)| {
-                    ([of(key), vec![("reason", reason.as_str())]].concat(), Number::Counter(*count))
-                })
-            })
-        };
+        let because =
+            |key, reason, count| ([of(key), vec![("reason", reason)]].concat(), Number::Counter(count));
+        let missed = all.iter().flat_map(|(key, task)| {
+            MissReason::ALL.iter().zip(task.missed).map(move |(why, count)| because(key, why.word(), count))
+        });
         let name = "kuration_inspection_missed_runs";
-        page.family(name, "Runs that never started", FamilyKind::Counter, by_reason(|task| &task.missed))?;
+        page.family(name, "Runs that never started", FamilyKind::Counter, missed)?;
+        let lost = all
+            .iter()
+            .flat_map(|(key, task)| task.lost.iter().map(move |(why, count)| because(key, why, *count)));
         let name = "kuration_inspection_results_persist_failures";
-        page.family(name, "Runs that were not written", FamilyKind::Counter, by_reason(|task| &task.lost))?;
+        page.family(name, "Runs that were not written", FamilyKind::Counter, lost)?;
 
         let taken = all.iter().map(|(key, task)| {
             let count = task.buckets.iter().map(|(_, count)| count).sum();
@@ -273,11 +293,10 @@ impl Families for Tally {
         let name = "kuration_inspection_run_duration_seconds";
         page.family(name, "How long runs took", FamilyKind::Histogram, taken)?;
 
-        let rules = || {
-            all.iter().flat_map(|(key, task)| task.rules.iter().map(move |(name, rule)| (key, name, rule)))
-        };
+        let rules =
+            || all.iter().flat_map(|(key, task)| task.rules.iter().map(move |rule| (key, &*rule.name, rule)));
         let failing = rules().map(|(key, name, rule)| {
-            let more = [("rule", name.as_str()), ("severity", severity(rule.severity))];
+            let more = [("rule", name), ("severity", severity(rule.severity))];
             let is = Number::Gauge(f64::from(u8::from(rule.result == Outcome::Fail)));
             ([of(key), more.to_vec()].concat(), is)
         });
@@ -285,12 +304,12 @@ impl Families for Tally {
         page.family(name, "Whether the rule failed in the last run", FamilyKind::Gauge, failing)?;
         let blind = rules().map(|(key, name, rule)| {
             let is = Number::Gauge(f64::from(u8::from(rule.result == Outcome::Error)));
-            ([of(key), vec![("rule", name.as_str())]].concat(), is)
+            ([of(key), vec![("rule", name)]].concat(), is)
         });
         let name = "kuration_inspection_rule_inconclusive";
         page.family(name, "Whether the rule could not be told in the last run", FamilyKind::Gauge, blind)?;
         let took = rules().filter_map(|(key, name, rule)| {
-            Some(([of(key), vec![("rule", name.as_str())]].concat(), Number::Gauge(rule.seconds?)))
+            Some(([of(key), vec![("rule", name)]].concat(), Number::Gauge(rule.seconds?)))
         });
         let name = "kuration_inspection_rule_duration_seconds";
         page.family(name, "How long the rule took in the last run", FamilyKind::Gauge, took)

@@ -144,14 +144,11 @@ impl Shelf {
     /// The index of a task; where it is lost or broken, what the runs themselves tell.
     pub fn index(&self) -> Vec<IndexEntry> {
         let found = self.document("index.json", |index: &Index| (&index.schema, INDEX_SCHEMA));
-        let mut runs = match found {
+        // What is written there says where to look, and so may only name places beneath the directory; openat2 sees to it.
+        ordered(match found {
             Ok(index) => index.runs,
             Err(_) => self.rebuilt(),
-        };
-        // What is written there says where to look, and so may only name places beneath the directory; openat2 sees to it.
-        runs.sort_by(|a, b| (b.start_time, &b.id).cmp(&(a.start_time, &a.id)));
-        runs.dedup_by(|a, b| a.id == b.id);
-        runs
+        })
     }
 
     fn rebuilt(&self) -> Vec<IndexEntry> {
@@ -201,7 +198,12 @@ impl Shelf {
 
     /// All that the report of one run needs: of the newest, or of the one with the id `id`.
     pub fn history(&self, id: Option<&str>) -> Result<History, ShelfError> {
-        let mut index = self.index();
+        self.history_in(self.index(), id)
+    }
+
+    /// The same, of a task whose index was read or made a moment ago.
+    pub fn history_in(&self, index: Vec<IndexEntry>, id: Option<&str>) -> Result<History, ShelfError> {
+        let mut index = ordered(index);
         if index.is_empty() {
             return Err(ShelfError::Empty(self.name.clone()));
         }
@@ -235,4 +237,11 @@ impl Shelf {
         });
         tasks.collect()
     }
+}
+
+/// Each run once, the newest first.
+fn ordered(mut runs: Vec<IndexEntry>) -> Vec<IndexEntry> {
+    runs.sort_by(|a, b| (b.start_time, &b.id).cmp(&(a.start_time, &a.id)));
+    runs.dedup_by(|a, b| a.id == b.id);
+    runs
 }

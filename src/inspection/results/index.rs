@@ -1,6 +1,5 @@
 //! The index, made equal to what stands on the volume.
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,15 +18,15 @@ pub struct Found {
 /// Compares `index.json` with the runs' directories: reads the runs that it does not know, forgets those that are gone. An
 /// index that can't be read is one that knows nothing. The run at `changed` is read though it is known.
 pub fn reconcile(task: &Path, name: &TaskName, changed: Option<&str>) -> io::Result<Found> {
-    let mut known: HashMap<String, IndexEntry> = read(task).map_or_else(HashMap::new, |index| {
-        index.runs.into_iter().map(|entry| (entry.path.clone(), entry)).collect()
-    });
-    if let Some(changed) = changed {
-        known.remove(changed);
-    }
+    let mut known = read(task).map_or_else(Vec::new, |index| index.runs);
+    known.retain(|entry| Some(entry.path.as_str()) != changed);
+    known.sort_by(|a, b| a.path.cmp(&b.path));
+    // Both are in the order of their paths, of which there may be ten thousand: a map of them would be the most that a run takes.
+    let mut known = known.into_iter().peekable();
     let (mut runs, mut damaged) = (Vec::new(), Vec::new());
     for path in directories(task)? {
-        let entry = known.remove(&path).map_or_else(|| entry(task, &path), Ok);
+        while known.next_if(|entry| entry.path < path).is_some() {}
+        let entry = known.next_if(|entry| entry.path == path).map_or_else(|| entry(task, &path), Ok);
         match entry {
             Ok(entry) => runs.push(entry),
             Err(error)
@@ -87,7 +86,7 @@ pub fn run(directory: &Path) -> io::Result<(Run, String)> {
     Ok((run, sha256))
 }
 
-/// The runs' directories, as paths beneath the task's. Whatever is named otherwise is somebody else's.
+/// The runs' directories in order, as paths beneath the task's. Whatever is named otherwise is somebody else's.
 pub fn directories(task: &Path) -> io::Result<Vec<String>> {
     let digits = |name: &str, count: usize| name.len() == count && name.bytes().all(|b| b.is_ascii_digit());
     let mut found = Vec::new();

@@ -194,7 +194,7 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
             disk::replace(&directory.join(plain(&file.name)?), file.contents.as_bytes(), &saving.pod)?;
         }
         if saving.html {
-            kept.unreported = report(&directory, saving);
+            kept.unreported = report(&directory, index, saving);
         }
         drop(held);
     }
@@ -213,10 +213,10 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
     Ok(kept)
 }
 
-/// Replaces report.html by that of the newest run; why it can't, if so. The run is written by then: a page that can be made
+/// Replaces report.html by that of the newest run in `index`; why it can't, if so. The run is written by then: a page that can be made
 /// anew at any time is no reason to call it lost.
-fn report(directory: &Path, saving: &Saving) -> Option<String> {
-    let history = Shelf::open(directory).and_then(|shelf| shelf.history(None));
+fn report(directory: &Path, index: Index, saving: &Saving) -> Option<String> {
+    let history = Shelf::open(directory).and_then(|shelf| shelf.history_in(index.runs, None));
     // Both languages stand in it, and the reader switches.
     let page = history.map(|history| html(&history, Language::English)).map_err(|error| error.to_string());
     let path = directory.join("report.html");
