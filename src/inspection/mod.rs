@@ -9,7 +9,9 @@
 //! | [`results`] | what is kept of runs, on a volume | effects |
 //! | [`run`] | the words of a run: what `run.json`, the index and a pod's last message say | pure |
 //! | [`intent`] | the controller's decisions: what should be there for a task, and what is said of it | pure |
-//! | [`controller`] | `kuration inspector`: makes it so | |
+//! | [`controller`] | `kuration inspector`: makes it so | effects |
+//! | [`notify`] | who is told of what, and in which form | |
+//! | [`report`] | pages of what was found | |
 //!
 //! A task becomes a CronJob of the same name; each of its Jobs is one run; a run evaluates every rule and never leaves one
 //! out: a rule that could not be evaluated is an *error*, which is neither a pass nor a fail. The Job succeeds when the
