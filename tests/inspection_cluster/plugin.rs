@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::DeleteParams;
 use serde_json::Value;
 
 use super::ground::{self, Ground, condition, output};
@@ -31,7 +34,13 @@ fn the_plugins_make_start_show_compare_and_doctor_tasks() {
         ground.until("check", "is ready", |task| condition(task, "Ready").0 == "True").await;
 
         must(&["kuration", "run", "check", "--wait", "--timeout", "3m"]);
-        ground.sh("web", "rm /tmp/www/index.html").await;
+        ground.api::<Pod>().delete("web", &DeleteParams::default()).await.unwrap();
+        ground
+            .until_so("nothing is behind the Service", async || {
+                let slices = ground.api::<EndpointSlice>().list(&Default::default()).await.unwrap();
+                slices.iter().all(|slice| slice.endpoints.is_empty())
+            })
+            .await;
         let broken = ask(&["kuration", "run", "check", "--wait", "--timeout", "3m"]).unwrap_err();
         assert!(broken.contains("fail"), "{broken}");
 
