@@ -225,14 +225,6 @@ pub fn short(text: &str) -> String {
     Sha256::digest(text).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Classes whose volumes many nodes can write to at once, by a word in their provisioner's name.
-const SHARED: [&str; 8] =
-    ["nfs", "cephfs", "efs", "azurefile", "file.csi", "filestore", "glusterfs", "longhorn"];
-
-fn shared(class: &StorageClass) -> bool {
-    class.provisioner == "pool.csi.kuration.io" || SHARED.iter().any(|word| class.provisioner.contains(word))
-}
-
 /// The class of claims for tasks that name none: the one that was configured; else one of the driver; else the default of the
 /// cluster.
 pub fn choose_class<'a>(classes: &'a [StorageClass], configured: Option<&str>) -> Option<&'a StorageClass> {
@@ -285,8 +277,8 @@ fn claim(task: &InspectionTask, defaults: &Defaults, class: Option<&StorageClass
     match class {
         None => Claim::None,
         Some(class) => {
-            let mode = if shared(class) { AccessMode::ReadWriteMany } else { AccessMode::ReadWriteOnce };
-            made(SHARED_CLAIM.to_owned(), class_name, json!([mode]), defaults.size.clone(), false)
+            let modes = json!([AccessMode::of(class)]);
+            made(SHARED_CLAIM.to_owned(), class_name, modes, defaults.size.clone(), false)
         }
     }
 }
