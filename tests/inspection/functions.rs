@@ -7,7 +7,7 @@ use kuration::inspection::rules::cel::{Expression, Scope};
 /// What the parser itself makes of these.
 const MACROS: [&str; 6] = ["has", "all", "exists", "exists_one", "map", "filter"];
 
-/// What the program takes for a function and the library behind it does not have: it compiles, and fails when it is evaluated.
+/// What the CEL specification has and the library behind the program does not: it is refused by name.
 const NOT_THERE: [(&str, &str); 1] = [("dyn", "dyn(1) == 1")];
 
 /// A use of each, which is true.
