@@ -346,7 +346,7 @@ mod tests {
     async fn a_class_that_waits_for_a_pod_is_an_error_at_once_and_makes_no_claim() {
         let server = ApiServer { mode: Some("WaitForFirstConsumer"), ..ApiServer::default() };
         let blind = look(&canary(), &server.place()).await.unwrap_err();
-        assert_eq!((&*blind.reason, server.left()), ("WaitForFirstConsumer", 0));
+        assert_eq!((blind.reason, server.left()), ("WaitForFirstConsumer", 0));
         assert!(blind.message.contains("mode Write"), "{}", blind.message);
     }
 }
