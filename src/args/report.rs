@@ -28,7 +28,7 @@ pub struct ReportArgs {
     /// The language that a report opens in; both are in it.
     #[arg(long, env = "KURATION_LANGUAGE", value_name = "LANGUAGE", default_value = "en")]
     pub language: ReportLanguage,
-    /// Where to serve pages.
+    /// Where to serve pages. [::] stands for every address, of IPv4 too, also on a kernel without IPv6.
     #[arg(long, env = "KURATION_LISTEN", value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     /// Who decides who may see what.

@@ -8,7 +8,7 @@ use super::{Done, ended, runtime, stopped};
 use crate::args::{ReportArgs, ReportAuth, ReportFormat, ReportLanguage};
 use crate::inspection::report::serve::{self as pages, Access};
 use crate::inspection::report::{self, Shelf, ShelfError};
-use crate::telemetry::logs;
+use crate::telemetry::{listen, logs};
 
 /// Runs `kuration report`: one report, or pages until SIGTERM.
 pub fn report(args: ReportArgs) -> Done {
@@ -53,8 +53,7 @@ async fn serve_reports(args: ReportArgs) -> Result<(), Box<dyn Error>> {
             format!("{error}: --auth kubernetes asks an API server who may see what; --auth none asks nobody")
         })?),
     };
-    let listener =
-        pages::bind(args.listen).await.map_err(|error| format!("--listen {}: {error}", args.listen))?;
+    let listener = listen(args.listen).await.map_err(|error| format!("--listen {}: {error}", args.listen))?;
     let open = matches!(access, Access::Everybody);
     if open && !args.listen.ip().is_loopback() {
         tracing::warn!(address = %args.listen, "--auth none: whoever reaches this address sees all results");

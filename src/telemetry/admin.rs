@@ -54,18 +54,20 @@ fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
     (is_off && is_every).then(|| SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port())))
 }
 
+/// Takes an address to listen on. `[::]` stands for every address, of IPv4 too; on a kernel without IPv6 it is `0.0.0.0`.
+pub async fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let bound = TcpListener::bind(address).await;
+    let instead = bound.as_ref().err().and_then(|error| without_ipv6(address, error));
+    match instead {
+        Some(instead) => TcpListener::bind(instead).await,
+        None => bound,
+    }
+}
+
 impl Admin {
-    /// Takes the address: at the start, where a failure can still be told to the one who chose it.
-    ///
-    /// `[::]` stands for every address, of IPv4 too; on a kernel without IPv6 it is `0.0.0.0`.
+    /// Takes the address, as [`listen`] does: at the start, where a failure can still be told to the one who chose it.
     pub async fn bind(address: SocketAddr) -> Result<Self, AdminError> {
-        let bound = TcpListener::bind(address).await;
-        let instead = bound.as_ref().err().and_then(|error| without_ipv6(address, error));
-        let bound = match instead {
-            Some(instead) => TcpListener::bind(instead).await,
-            None => bound,
-        };
-        bound.map(Self).map_err(|error| AdminError { address, error })
+        listen(address).await.map(Self).map_err(|error| AdminError { address, error })
     }
 
     /// The address, with the port that the kernel chose where 0 was asked for.

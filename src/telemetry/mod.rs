@@ -20,7 +20,7 @@ pub mod logs;
 pub mod metrics;
 pub mod rpc;
 
-pub use admin::Admin;
+pub use admin::{Admin, listen};
 pub use codec::Codec;
 pub use families::{Families, FamilyKind, Labels, Number, Page};
 pub use metrics::{Metrics, MountResult};

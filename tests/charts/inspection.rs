@@ -160,6 +160,8 @@ fn pages_may_ask_who_may_see_what_and_nothing_else() {
         .map(|object| {
             let pod = &object["spec"]["template"]["spec"];
             assert_eq!(pod["containers"][0]["volumeMounts"][0]["readOnly"], true);
+            let args = pod["containers"][0]["args"].as_array().unwrap();
+            assert!(args.contains(&json!("--listen=[::]:8080")), "of both families: {args:?}");
             let claim = &pod["volumes"][0]["persistentVolumeClaim"]["claimName"];
             (object["metadata"]["namespace"].as_str().unwrap(), claim.as_str().unwrap())
         })
@@ -169,6 +171,20 @@ fn pages_may_ask_who_may_see_what_and_nothing_else() {
         claims.contains(&("shop", "kuration-inspection-results")) && claims.contains(&("bank", "kept")),
         "{claims:?}"
     );
+}
+
+#[test]
+fn the_secrets_that_images_are_pulled_with_reach_the_pods_of_runs() {
+    let given = |values: Value| -> Option<String> {
+        let objects = render(&values);
+        let controller = of(&objects, "Deployment", "kuration-inspector-controller");
+        let env = controller["spec"]["template"]["spec"]["containers"][0]["env"].as_array().unwrap();
+        let found = env.iter().find(|variable| variable["name"] == "KURATION_IMAGE_PULL_SECRET");
+        found.map(|variable| variable["value"].as_str().unwrap().to_owned())
+    };
+    let secrets = json!({"imagePullSecrets": [{"name": "mirror"}, {"name": "registry"}]});
+    assert_eq!(given(secrets).as_deref(), Some("mirror,registry"));
+    assert_eq!(given(json!({})), None);
 }
 
 #[test]

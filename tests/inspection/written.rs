@@ -252,7 +252,8 @@ fn needed(rule: &Value, target: &str) -> BTreeSet<(String, String, bool)> {
             let claims =
                 ["create", "get", "list", "delete"].map(|verb| format!("{verb} persistentvolumeclaims"));
             let claims = all(&claims.each_ref().map(String::as_str), false);
-            claims.into_iter().chain(all(&["get persistentvolumes"], true)).collect()
+            let wide = ["get persistentvolumes", "get storageclasses.storage.k8s.io"];
+            claims.into_iter().chain(all(&wide, true)).collect()
         }
         "csiDriver" => all(
             &[

@@ -35,7 +35,7 @@ pub use self::seen::Key;
 use self::spoken::Spoken;
 pub use self::tally::Tally;
 use self::watched::Sight;
-use super::intent::Defaults;
+use super::intent::{Defaults, RunPods};
 use super::task::InspectionTask;
 use crate::kubernetes::Lease;
 
@@ -53,6 +53,8 @@ const CONCURRENCY: u16 = 8;
 pub struct Settings {
     /// What tasks get that say nothing.
     pub defaults: Defaults,
+    /// What the pods of every run have.
+    pub pods: RunPods,
     /// The namespace of the Lease.
     pub namespace: String,
     /// Who this replica is.
@@ -77,6 +79,7 @@ pub enum ControllerError {
 struct Context {
     client: Client,
     defaults: Defaults,
+    pods: RunPods,
     recorder: Recorder,
     /// What was applied and when, by digest: what is at rest costs no requests.
     applied: Mutex<HashMap<String, Instant>>,
@@ -196,6 +199,7 @@ async fn work(
     let context = Arc::new(Context {
         recorder: Recorder::new(client.clone(), reporter),
         defaults: settings.defaults,
+        pods: settings.pods,
         applied: Mutex::default(),
         sight,
         spoken: Spoken::default(),

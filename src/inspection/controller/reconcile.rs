@@ -148,7 +148,7 @@ fn wanted(
     }
     let classes = context.sight.classes.all(&Key::default());
     let class = choose_class(&classes, context.defaults.class.as_deref());
-    let mut desired = desired(task, &context.defaults, class, now)?;
+    let mut desired = desired(task, &context.defaults, &context.pods, class, now)?;
     if task.spec.every_node() {
         let nodes = nodes(task, context);
         let planned = desired.cron_job.pointer_mut("/spec/jobTemplate/spec");

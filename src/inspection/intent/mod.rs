@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | [`objects`] | a task, the settings | its CronJob, account, claim and rules, as they should be |
 //! | [`fleet`] | a task that looks from every node, the nodes | the pods of its Job |
+//! | [`RunPods`] | the controller's installation | what the pods of every run have |
 //! | [`degrade`] | a Job and its pod | whether it waits for a volume that does not come, and the Job that runs without |
 //! | [`MissReason`] | a moment, the Jobs around it | why no run started then |
 //! | [`Ended`] | a Job, its pods' last messages | how that run ended |
@@ -15,11 +16,13 @@ mod ended;
 pub mod fleet;
 mod missed;
 pub mod objects;
+mod pods;
 pub mod verdict;
 
 pub use ended::{Ended, ended};
 pub use missed::MissReason;
 pub use objects::{Claim, Defaults, Desired, NotReady, choose_class, covers, desired};
+pub use pods::RunPods;
 pub use verdict::{Found, notified, status};
 
 /// Every object that the controller makes for a task bears its name in this label.

@@ -13,7 +13,7 @@ use super::super::task::{
     AccessMode, ClaimRetention, ConcurrencyPolicy, DEFAULT_ACCOUNT, InspectionTask, Target,
 };
 use super::aside::{aside, confined};
-use super::{RUN_REQUEST, TASK_LABEL};
+use super::{RUN_REQUEST, RunPods, TASK_LABEL};
 
 /// What the controller was installed with.
 #[derive(Debug, Clone)]
@@ -104,13 +104,14 @@ pub fn schedule(task: &InspectionTask, now: Timestamp) -> Result<(Schedule, Time
 pub fn desired(
     task: &InspectionTask,
     defaults: &Defaults,
+    pods: &RunPods,
     class: Option<&StorageClass>,
     now: Timestamp,
 ) -> Result<Desired, NotReady> {
     let (schedule, zone) = schedule(task, now)?;
     let claim = claim(task, defaults, class);
     let (rules_name, rules) = rules(task);
-    let template = job_template(task, defaults, claim.name(), &rules_name);
+    let template = job_template(task, defaults, pods, claim.name(), &rules_name);
     let spec = &task.spec;
     let policy = match spec.concurrency_policy {
         ConcurrencyPolicy::Forbid => "Forbid",
@@ -225,14 +226,6 @@ pub fn short(text: &str) -> String {
     Sha256::digest(text).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Classes whose volumes many nodes can write to at once, by a word in their provisioner's name.
-const SHARED: [&str; 8] =
-    ["nfs", "cephfs", "efs", "azurefile", "file.csi", "filestore", "glusterfs", "longhorn"];
-
-fn shared(class: &StorageClass) -> bool {
-    class.provisioner == "pool.csi.kuration.io" || SHARED.iter().any(|word| class.provisioner.contains(word))
-}
-
 /// The class of claims for tasks that name none: the one that was configured; else one of the driver; else the default of the
 /// cluster.
 pub fn choose_class<'a>(classes: &'a [StorageClass], configured: Option<&str>) -> Option<&'a StorageClass> {
@@ -285,8 +278,8 @@ fn claim(task: &InspectionTask, defaults: &Defaults, class: Option<&StorageClass
     match class {
         None => Claim::None,
         Some(class) => {
-            let mode = if shared(class) { AccessMode::ReadWriteMany } else { AccessMode::ReadWriteOnce };
-            made(SHARED_CLAIM.to_owned(), class_name, json!([mode]), defaults.size.clone(), false)
+            let modes = json!([AccessMode::of(class)]);
+            made(SHARED_CLAIM.to_owned(), class_name, modes, defaults.size.clone(), false)
         }
     }
 }
@@ -314,7 +307,13 @@ fn secrets(task: &InspectionTask) -> BTreeSet<String> {
 }
 
 /// The template of a run's Job.
-fn job_template(task: &InspectionTask, defaults: &Defaults, claim: Option<&str>, rules: &str) -> Value {
+fn job_template(
+    task: &InspectionTask,
+    defaults: &Defaults,
+    pods: &RunPods,
+    claim: Option<&str>,
+    rules: &str,
+) -> Value {
     let spec = &task.spec;
     let more = spec.pod_template.clone().unwrap_or_default();
     let field =
@@ -327,6 +326,7 @@ fn job_template(task: &InspectionTask, defaults: &Defaults, claim: Option<&str>,
         field("KURATION_POD", "metadata.name"),
         field("KURATION_NODE", "spec.nodeName"),
     ];
+    env.extend(pods.env());
     let mut volumes = vec![
         json!({ "name": "task", "configMap": { "name": rules } }),
         json!({ "name": "backfill", "configMap": { "name": backfill_name(&name(task)), "optional": true } }),
@@ -419,7 +419,7 @@ fn job_template(task: &InspectionTask, defaults: &Defaults, claim: Option<&str>,
         ("tolerations", (!tolerations.is_empty()).then(|| json!(tolerations))),
         ("nodeSelector", selector),
         ("priorityClassName", more.priority_class_name.map(Value::from)),
-        ("imagePullSecrets", more.image_pull_secrets.map(|secrets| json!(secrets))),
+        ("imagePullSecrets", pods.pull_secrets(more.image_pull_secrets)),
     ] {
         if let Some(value) = value {
             pod[key] = value;

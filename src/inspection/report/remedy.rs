@@ -42,6 +42,10 @@ fn by_reason(reason: &str) -> Option<Text> {
             "Give the task's service account the right that is missing, with a RoleBinding in this namespace, or name another account in serviceAccountName.",
             "请通过本命名空间的 RoleBinding 为任务的服务账号补足缺少的权限，或在 serviceAccountName 中指定其他账号。",
         ),
+        "WaitForFirstConsumer" => said(
+            "A claim of this class is bound only with a pod. Name a class that binds at once, or probe a claim of this class with mode Write and claimName.",
+            "该 StorageClass 的 PVC 只有在被 Pod 使用时才会绑定。请改用立即绑定的 StorageClass，或用 mode: Write 和 claimName 探测该类的一个 PVC。",
+        ),
         "Unresolvable" => said(
             "The name has no address. See whether it is spelled right, and whether the cluster's DNS answers.",
             "该名称没有对应的地址。请检查拼写是否正确，以及集群 DNS 是否应答。",

@@ -22,7 +22,7 @@ const TIMES: [&str; 4] = ["notAfter", "notBefore", "tlsNotAfter", "lastTransitio
 
 /// Functions that `cel` and kube-cel register.
 const FUNCTIONS: &str = "add asApproximateFloat asInteger base64.decode base64.encode bytes charAt cidr compareTo \
-contains containsCIDR containsIP distinct double duration dyn endsWith family find findAll first flatten format format.byte \
+contains containsCIDR containsIP distinct double duration endsWith family find findAll first flatten format format.byte \
 format.date format.datetime format.dns1035Label format.dns1035LabelPrefix format.dns1123Label format.dns1123LabelPrefix \
 format.dns1123Subdomain format.dns1123SubdomainPrefix format.labelValue format.named format.qualifiedName format.uri \
 format.uuid getDate getDayOfMonth getDayOfWeek getDayOfYear getEscapedPath getFullYear getHost getHostname getHours \

@@ -42,8 +42,15 @@ impl Judged {
 
     /// Whether trying again could help: a rule that is written wrong stays so.
     pub fn may_change(&self) -> bool {
-        const SETTLED: [&str; 6] =
-            ["BadRule", "BadExpression", "Forbidden", "Unauthorized", "NothingAsserted", "UnknownKind"];
+        const SETTLED: [&str; 7] = [
+            "BadRule",
+            "BadExpression",
+            "Forbidden",
+            "Unauthorized",
+            "NothingAsserted",
+            "UnknownKind",
+            "WaitForFirstConsumer",
+        ];
         matches!(self.outcome, Outcome::Fail | Outcome::Error) && !SETTLED.contains(&self.reason.as_str())
     }
 }

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::Client;
 use serde_json::{Map, Value as Json};
 use tokio::sync::OnceCell;
+use tokio::task::JoinSet;
 
 use super::database::Credentials;
 use super::sight::Blind;
@@ -45,6 +48,7 @@ pub struct Place {
     /// Where secrets are mounted: a directory for each, a file for each key.
     pub secrets: PathBuf,
     client: OnceCell<Result<Client, Blind>>,
+    outliving: Mutex<JoinSet<()>>,
 }
 
 impl Place {
@@ -62,7 +66,28 @@ impl Place {
             past: Vec::new(),
             secrets: PathBuf::from("/etc/kuration/secrets"),
             client: OnceCell::new(),
+            outliving: Mutex::default(),
         }
+    }
+
+    /// The same, with this way to an API server.
+    #[cfg(test)]
+    pub fn with_client(mut self, client: Client) -> Self {
+        self.client = OnceCell::new_with(Some(Ok(client)));
+        self
+    }
+
+    /// Does something that a rule's deadline must not end: taking away what the rule made.
+    pub fn outlive(&self, what: impl Future<Output = ()> + Send + 'static) {
+        self.outliving.lock().unwrap_or_else(PoisonError::into_inner).spawn(what);
+    }
+
+    /// Waits until what outlives the rules is done; whether it is, within `limit`. What is not is ended.
+    pub async fn settled(&self, limit: Duration) -> bool {
+        let mut outliving =
+            std::mem::take(&mut *self.outliving.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = async { while outliving.join_next().await.is_some() {} };
+        tokio::time::timeout(limit, all).await.is_ok()
     }
 
     /// The API server, found when a rule first needs it: in a pod by its account, else by the kubeconfig of whoever calls.

@@ -161,6 +161,8 @@ async fn rows(client: &tokio_postgres::Client, query: &str) -> Result<Vec<Json>,
     rows.iter().map(|row| Ok(serde_json::from_str(&text(row)?).unwrap_or(Json::Null))).collect()
 }
 
+/// Adds the fields of `rows` to `result`. A field that the server has no value for is left out, as `has()` asks: a standby that
+/// has replayed nothing yet has no lag.
 fn merge(result: &mut Json, rows: &[Json]) {
     for (key, value) in
         rows.iter().filter_map(Json::as_object).flatten().filter(|(_, value)| !value.is_null())
@@ -187,6 +189,16 @@ mod tests {
         let unknown = says(b'E', b"SFATAL\0C28000\0Mrole does not exist\0\0").await;
         assert_eq!(unknown.verdict, Verdict::Pass);
         assert_eq!(unknown.result["handshake"]["errorCode"], "28000");
+    }
+
+    #[test]
+    fn a_standby_that_has_replayed_nothing_has_no_lag() {
+        let mut result = json!({"handshake": {"completed": true}});
+        merge(&mut result, &[json!({"role": "standby"})]);
+        merge(&mut result, &[json!({"replicaLagSeconds": null})]);
+        assert_eq!(result, json!({"handshake": {"completed": true}, "role": "standby"}));
+        merge(&mut result, &[json!({"replicaLagSeconds": 1.5})]);
+        assert_eq!(result["replicaLagSeconds"], 1.5);
     }
 
     #[tokio::test]

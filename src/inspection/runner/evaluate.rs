@@ -351,7 +351,7 @@ mod tests {
                 json!({"http": {"url": "http://127.0.0.1:1/"}}),
                 json!({"http": {"url": "http://127.0.0.1:1/"}, "assert": [{"expr": "nonsense("}]}),
                 json!({}),
-                json!({"exec": {"image": "x"}}),
+                json!({"exec": {"image": "x", "command": ["true"]}}),
                 json!({"tls": {"host": "127.0.0.1", "port": 1}}),
             ];
             let rules: Vec<Rule> = kinds.iter().enumerate().map(|(at, (kind, depends))| {

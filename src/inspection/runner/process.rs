@@ -35,6 +35,9 @@ const PAST_LIMIT: Duration = Duration::from_secs(5);
 /// What the end of a run needs beside writing: saying what was found.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Taking away what rules made may take no longer, of what the end of a run needs: a canary tries it three times in two seconds.
+const SETTLING: Duration = Duration::from_secs(4);
+
 /// What a run is given.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -121,7 +124,7 @@ pub async fn run(settings: Settings) -> Result<Outcome, RunFailure> {
     let before = past.as_ref().map(|past| past.runs.clone()).unwrap_or_default();
     let place = Arc::new(place(&settings, &task, &before, begun));
     let limits = Limits { at_once: settings.concurrency, end, shard: settings.shard.unwrap_or(0) };
-    let rules = evaluate(&task.rules, place, limits).await;
+    let rules = evaluate(&task.rules, Arc::clone(&place), limits).await;
 
     let job = settings.job.clone().unwrap_or_else(|| format!("{}-local", task.name.name));
     let id = RunId::of(&job, &task.name.name, begun);
@@ -150,13 +153,22 @@ pub async fn run(settings: Settings) -> Result<Outcome, RunFailure> {
         let (new, still, gone) = (changes.new.len(), changes.still.len(), changes.gone.len());
         tracing::info!(new, still, gone, "findings against the run before");
     }
-    let saved = match (keeper, past) {
-        (None, _) => None,
-        (Some(Err(problem)), _) => Some(Err(problem)),
-        // A volume that did not answer a moment ago is not waited for again.
-        (Some(Ok(_)), Err(problem)) if problem.reason == "Timeout" => Some(Err(problem)),
-        (Some(Ok(keeper)), _) => Some(save(&keeper, &settings, &task, &run, persist).await),
+    let saving = async {
+        match (keeper, past) {
+            (None, _) => None,
+            (Some(Err(problem)), _) => Some(Err(problem)),
+            // A volume that did not answer a moment ago is not waited for again.
+            (Some(Ok(_)), Err(problem)) if problem.reason == "Timeout" => Some(Err(problem)),
+            (Some(Ok(keeper)), _) => Some(save(&keeper, &settings, &task, &run, persist).await),
+        }
     };
+    // What rules made goes while the run is written down: neither waits for the other.
+    let (saved, settled) = tokio::join!(saving, place.settled(SETTLING));
+    if !settled {
+        tracing::warn!(
+            "what a rule made could not be taken away in time; see the claims of the task's namespace"
+        );
+    }
     let own = alone(run);
     tell(&settings, &own, saved)?;
     Ok(own.outcome)

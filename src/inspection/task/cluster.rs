@@ -207,7 +207,9 @@ pub struct PersistentVolumeClaims {
 }
 
 /// How full volumes are: less than 85 % of space and of inodes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[x_kube(validation = Rule::new("self.source != 'Prometheus' || has(self.endpoint)")
+    .message("source Prometheus needs endpoint"))]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeUsage {
     /// Who knows it.

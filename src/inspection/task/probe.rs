@@ -280,11 +280,10 @@ fn password() -> String {
 }
 
 macro_rules! database {
-    ($(#[$about:meta])* $name:ident, $port:literal, $default:ident) => {
+    ($(#[$about:meta])* $name:ident, $port:literal, $default:ident, $rule:literal, $message:literal) => {
         $(#[$about])*
         #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-        #[x_kube(validation = Rule::new("has(self.credentialsSecretRef) || !(has(self.query) || has(self.collect))")
-            .message("query and collect need credentialsSecretRef"))]
+        #[x_kube(validation = Rule::new($rule).message($message))]
         #[serde(rename_all = "camelCase")]
         pub struct $name {
             /// The host. Without it: the target.
@@ -331,15 +330,21 @@ fn database_port(of: &str) -> u16 {
 
 database! {
     /// A MySQL or MariaDB server: its handshake must complete, in a way that the server does not count as an attack.
-    Mysql, "mysql_port", mysql_port
+    Mysql, "mysql_port", mysql_port,
+    "has(self.credentialsSecretRef) || !(has(self.query) || has(self.collect))",
+    "query and collect need credentialsSecretRef"
 }
 database! {
     /// A PostgreSQL server: it must be ready for queries.
-    Postgresql, "postgresql_port", postgresql_port
+    Postgresql, "postgresql_port", postgresql_port,
+    "has(self.credentialsSecretRef) || !(has(self.query) || has(self.collect))",
+    "query and collect need credentialsSecretRef"
 }
 database! {
     /// A Redis server: it must answer PONG, or ask who is there.
-    Redis, "redis_port", redis_port
+    Redis, "redis_port", redis_port,
+    "!has(self.query) && (has(self.credentialsSecretRef) || !has(self.collect))",
+    "redis knows no query, as its INFO is in result; collect needs credentialsSecretRef"
 }
 
 /// What a database is asked beside the query.
@@ -371,9 +376,9 @@ pub struct Nfs {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub from_storage_class: Option<String>,
-    /// Versions to speak, such as "4.1". Without it: the newest that the server has.
+    /// Versions to speak, such as "4.1": of 3, 4.0, 4.1 and 4.2. Without it: the newest that the server has.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4), inner(length(max = 3)))]
+    #[schemars(length(max = 4), inner(length(max = 3), pattern(r"^(3|4\.[012])$")))]
     pub versions: Vec<String>,
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -161,6 +162,20 @@ pub enum AccessMode {
     ReadWriteOnce,
     ReadWriteOncePod,
     ReadWriteMany,
+}
+
+/// Classes whose volumes many nodes can write to at once, by a word in their provisioner's name.
+const SHARED: [&str; 8] =
+    ["nfs", "cephfs", "efs", "azurefile", "file.csi", "filestore", "glusterfs", "longhorn"];
+
+impl AccessMode {
+    /// The widest that a claim of `class` can be bound with, as far as its provisioner's name says.
+    pub fn of(class: &StorageClass) -> Self {
+        let provisioner = class.provisioner.as_str();
+        let shared =
+            provisioner == "pool.csi.kuration.io" || SHARED.iter().any(|word| provisioner.contains(word));
+        if shared { AccessMode::ReadWriteMany } else { AccessMode::ReadWriteOnce }
+    }
 }
 
 /// What a claim asks for.

@@ -8,7 +8,6 @@ mod pages;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,11 +69,6 @@ impl PageError {
             PageError::Hangs => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
-}
-
-/// Takes the address.
-pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(address).await
 }
 
 /// Answers on `listener` from the volume at `root` until `stop` comes to an end.

@@ -1,3 +1,4 @@
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path as FilePath;
 use std::task::{Context, Poll};
 
@@ -5,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::inspection::run::{LATEST_SCHEMA, Latest, Outcome};
+use crate::telemetry::listen;
 
 async fn ask(address: SocketAddr, request: &str) -> String {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -20,8 +22,9 @@ async fn get(address: SocketAddr, path: &str) -> String {
 }
 
 async fn site(root: &FilePath, access: Access) -> SocketAddr {
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = listen("[::]:0".parse().unwrap()).await.unwrap();
+    // Every address, also of the family that the listener's own is not of.
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr().unwrap().port()));
     tokio::spawn(serve(listener, root.to_owned(), access, std::future::pending()));
     address
 }
