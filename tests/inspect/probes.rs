@@ -136,7 +136,7 @@ fn what_is_written_wrong_is_an_error_with_its_reason() {
     assert_eq!(of(json!({"tcp": {"host": "127.0.0.1", "port": 3306}})), came("error", "BadRule"));
     assert_eq!(of(json!({})), came("error", "BadRule"));
     assert_eq!(of(json!({"pods": {}})), came("error", "NoCluster"));
-    assert_eq!(of(json!({"exec": {"image": "busybox"}})), came("error", "NotHere"));
+    assert_eq!(of(json!({"exec": {"image": "busybox", "command": ["true"]}})), came("error", "NotHere"));
 }
 
 #[test]
