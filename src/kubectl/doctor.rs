@@ -47,7 +47,7 @@ pub async fn look_at(place: &Place) -> Vec<Look> {
         Err(error) => look("CRD", true, format!("you may not look: {error}")),
     });
     let deployments: Api<Deployment> = Api::all(place.client.clone());
-    let of = ListParams::default().labels("app.kubernetes.io/name=kuration-server-controller");
+    let of = ListParams::default().labels("app.kubernetes.io/name=kuration-inspector-controller");
     found.push(match deployments.list(&of).await {
         Ok(list) => {
             let ready = list.items.iter().filter_map(|one| one.status.as_ref()?.ready_replicas).sum::<i32>();

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{AttachParams, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -368,6 +369,13 @@ impl Ground {
             conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
         })
         .await;
+    }
+
+    /// A class of the pool, whatever it is called here.
+    pub async fn pool_class(&self) -> StorageClass {
+        let classes = Api::<StorageClass>::all(self.client.clone()).list(&Default::default()).await;
+        let mut classes = classes.expect("classes").items.into_iter();
+        classes.find(|class| class.provisioner == "pool.csi.kuration.io").expect("a class of the pool")
     }
 
     /// A pod of this name that has the claim at /data.

@@ -12,9 +12,7 @@ use super::running::{CLAIM, SELDOM};
 /// A class of the pool under another name. It begins with z: the controller takes the first of the driver for tasks that say none.
 async fn class(ground: &Ground, name: &str) {
     let classes = Api::<StorageClass>::all(ground.client.clone());
-    let pool = classes.list(&Default::default()).await.unwrap().into_iter();
-    let mut pool = pool.filter(|class| class.provisioner == "pool.csi.kuration.io");
-    let mut class = json!(pool.next().expect("a class of the pool"));
+    let mut class = json!(ground.pool_class().await);
     class["metadata"] = json!({ "name": name });
     classes.create(&Default::default(), &typed(class)).await.unwrap();
 }

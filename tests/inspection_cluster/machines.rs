@@ -202,9 +202,7 @@ fn storage_that_is_broken_is_found_in_each_way_and_told_apart() {
         };
         ground.make::<PersistentVolumeClaim>(claim("one", &retains)).await;
         ground.make::<PersistentVolumeClaim>(claim("two", &class)).await;
-        let pools = Api::<StorageClass>::all(ground.client.clone()).list(&Default::default()).await.unwrap();
-        let pool = pools.iter().find(|class| class.provisioner == "pool.csi.kuration.io").expect("a pool");
-        ground.make::<PersistentVolumeClaim>(claim("full", &pool.name_any())).await;
+        ground.make::<PersistentVolumeClaim>(claim("full", &ground.pool_class().await.name_any())).await;
         ground.reader("writer", "full").await;
         let released = format!("object.spec.storageClassName == '{retains}'");
         let rules = json!([

@@ -436,7 +436,7 @@ fn a_command_has_its_own_container_and_neither_the_account_nor_the_others_files(
 fn a_claim_that_a_probe_names_is_written_to_and_read_back() {
     ground::run(async |ground: &Ground| {
         let claim = json!({ "metadata": { "name": "data" }, "spec": { "accessModes": ["ReadWriteMany"],
-            "storageClassName": "kuration-pool", "resources": { "requests": { "storage": "16Mi" } } } });
+            "storageClassName": ground.pool_class().await.name_any(), "resources": { "requests": { "storage": "16Mi" } } } });
         ground.make::<PersistentVolumeClaim>(claim).await;
         let rules = json!([{ "name": "writes", "volumeProbe": { "mode": "Write", "claimName": "data" } }]);
         ground.task("check", json!({ "schedule": SELDOM, "target": "node/first", "rules": rules })).await;
