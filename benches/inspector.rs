@@ -9,12 +9,12 @@
 // clippy lets tests unwrap, but not what benches call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+// Tests write into it, the bench only reads.
 #[path = "../tests/inspector/server.rs"]
 #[allow(dead_code)]
 mod server;
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -184,14 +184,7 @@ impl Cluster {
         }
         let server = Server::start().await;
         let client = Client::try_from(kube::Config::new(server.url.parse().unwrap())).unwrap();
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        let text = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "a",
-            "clusters": [{ "name": "a", "cluster": { "server": server.url } }],
-            "users": [{ "name": "a", "user": {} }],
-            "contexts": [{ "name": "a", "context": { "cluster": "a", "user": "a" } }],
-        });
-        file.write_all(text.to_string().as_bytes()).unwrap();
+        let file = server.kubeconfig();
         Cluster { client, memory: Some((server, file)), counted: BTreeMap::new() }
     }
 

@@ -1,10 +1,7 @@
 //! Both parts against an API server made of a map.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
@@ -48,7 +45,8 @@ impl Server {
     }
 
     fn client(&self) -> Client {
-        Client::new(self.clone(), "default")
+        let server = self.clone();
+        Client::new(tower::service_fn(move |request| server.clone().serve(request)), "default")
     }
 
     fn put(&self, path: &str, object: Value) {
@@ -153,49 +151,36 @@ fn patched(object: &mut Value, steps: &Value) -> bool {
     })
 }
 
-impl tower::Service<Request<Body>> for Server {
-    type Response = Response<Body>;
-    type Error = std::convert::Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let server = self.clone();
-        Box::pin(async move {
-            let (parts, body) = request.into_parts();
-            let path = parts.uri.path().to_owned();
-            let body = body.collect_bytes().await.unwrap();
-            let watching = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
-            let what = format!("{} {path}", parts.method);
-            if server.state().silent.is_some_and(|begin| what.starts_with(begin)) {
-                server.state().asked.push(what);
-                return std::future::pending().await;
-            }
-            let expired = watching && std::mem::take(&mut server.state().expired);
-            let (code, text) = if expired {
-                let (_, status) = failed(410, "too old resource version");
-                (200, format!("{}\n", json!({"type": "ERROR", "object": status})))
-            } else if watching {
-                // A watch that tells of all there is, and ends.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                let (_, list) = server.state().answer("GET", &path, &Value::Null);
-                let events = list["items"].as_array().cloned().unwrap_or_default().into_iter();
-                (
-                    200,
-                    events
-                        .map(|object| format!("{}\n", json!({"type": "MODIFIED", "object": object})))
-                        .collect(),
-                )
-            } else {
-                let body = serde_json::from_slice(&body).unwrap_or_default();
-                let (code, answer) = server.state().answer(parts.method.as_str(), &path, &body);
-                (code, answer.to_string())
-            };
-            Ok(Response::builder().status(code).body(Body::from(text.into_bytes())).unwrap())
-        })
+impl Server {
+    async fn serve(self, request: Request<Body>) -> Result<Response<Body>, std::convert::Infallible> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let body = body.collect_bytes().await.unwrap();
+        let watching = parts.uri.query().is_some_and(|query| query.contains("watch=true"));
+        let what = format!("{} {path}", parts.method);
+        if self.state().silent.is_some_and(|begin| what.starts_with(begin)) {
+            self.state().asked.push(what);
+            return std::future::pending().await;
+        }
+        let expired = watching && std::mem::take(&mut self.state().expired);
+        let (code, text) = if expired {
+            let (_, status) = failed(410, "too old resource version");
+            (200, format!("{}\n", json!({"type": "ERROR", "object": status})))
+        } else if watching {
+            // A watch that tells of all there is, and ends.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let (_, list) = self.state().answer("GET", &path, &Value::Null);
+            let events = list["items"].as_array().cloned().unwrap_or_default().into_iter();
+            (
+                200,
+                events.map(|object| format!("{}\n", json!({"type": "MODIFIED", "object": object}))).collect(),
+            )
+        } else {
+            let body = serde_json::from_slice(&body).unwrap_or_default();
+            let (code, answer) = self.state().answer(parts.method.as_str(), &path, &body);
+            (code, answer.to_string())
+        };
+        Ok(Response::builder().status(code).body(Body::from(text.into_bytes())).unwrap())
     }
 }
 

@@ -5,7 +5,6 @@
 
 mod server;
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -30,14 +29,7 @@ impl Drop for Controller {
 
 impl Controller {
     fn start(server: &Server) -> Self {
-        let mut file = tempfile::NamedTempFile::new().unwrap();
-        let text = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "a",
-            "clusters": [{ "name": "a", "cluster": { "server": server.url } }],
-            "users": [{ "name": "a", "user": {} }],
-            "contexts": [{ "name": "a", "context": { "cluster": "a", "user": "a" } }],
-        });
-        file.write_all(text.to_string().as_bytes()).unwrap();
+        let file = server.kubeconfig();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let process = Command::new(env!("CARGO_BIN_EXE_kuration"))
             .args(["inspector", "--image=i", "--results-class=fast", "--admin", &free.to_string()])

@@ -87,6 +87,19 @@ impl Server {
         server
     }
 
+    /// How to reach it, as a file that is gone with the handle.
+    pub fn kubeconfig(&self) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "clusters": [{ "name": "a", "cluster": { "server": self.url } }],
+            "users": [{ "name": "a", "user": {} }],
+            "contexts": [{ "name": "a", "context": { "cluster": "a", "user": "a" } }],
+        });
+        std::fs::write(file.path(), text.to_string()).unwrap();
+        file
+    }
+
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap()
     }

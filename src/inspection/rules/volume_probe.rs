@@ -202,7 +202,6 @@ async fn sweep(claims: &Api<PersistentVolumeClaim>, place: &Place) -> Result<(),
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::{Arc, Mutex};
-    use std::task::{Context, Poll};
 
     use super::*;
     use crate::inspection::task::Target;
@@ -261,35 +260,26 @@ mod tests {
 
         fn place(&self) -> Place {
             let place = Place::new("shop", Target::parse("mysql").unwrap(), jiff::Timestamp::now());
-            place.with_client(kube::Client::new(self.clone(), "default"))
+            let here = self.clone();
+            let serve = move |request: http::Request<kube::client::Body>| {
+                let here = here.clone();
+                async move {
+                    let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+                    let body = request.into_body().collect_bytes().await.unwrap();
+                    let (code, answer) = here.answer(&method, &path, &body);
+                    if method == "POST" {
+                        tokio::time::sleep(here.slow).await;
+                    }
+                    let body = kube::client::Body::from(serde_json::to_vec(&answer).unwrap());
+                    let answer = http::Response::builder().status(code).body(body).unwrap();
+                    Ok::<_, std::convert::Infallible>(answer)
+                }
+            };
+            place.with_client(kube::Client::new(tower::service_fn(serve), "default"))
         }
 
         fn left(&self) -> usize {
             self.claims.lock().unwrap().len()
-        }
-    }
-
-    impl tower::Service<http::Request<kube::client::Body>> for ApiServer {
-        type Response = http::Response<kube::client::Body>;
-        type Error = std::convert::Infallible;
-        type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, request: http::Request<kube::client::Body>) -> Self::Future {
-            let here = self.clone();
-            Box::pin(async move {
-                let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
-                let body = request.into_body().collect_bytes().await.unwrap();
-                let (code, answer) = here.answer(&method, &path, &body);
-                if method == "POST" {
-                    tokio::time::sleep(here.slow).await;
-                }
-                let body = kube::client::Body::from(serde_json::to_vec(&answer).unwrap());
-                Ok(http::Response::builder().status(code).body(body).unwrap())
-            })
         }
     }
 

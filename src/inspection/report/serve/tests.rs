@@ -1,6 +1,5 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path as FilePath;
-use std::task::{Context, Poll};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -110,39 +109,26 @@ async fn a_page_may_do_nothing_and_only_be_read() {
 }
 
 /// An API server that knows one token, whose user may see the namespace shop alone.
-#[derive(Clone)]
-struct ApiServer;
-
-impl tower::Service<http::Request<kube::client::Body>> for ApiServer {
-    type Response = http::Response<kube::client::Body>;
-    type Error = std::convert::Infallible;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<kube::client::Body>) -> Self::Future {
-        Box::pin(async move {
-            let path = request.uri().path().to_owned();
-            let body = request.into_body().collect_bytes().await.unwrap();
-            let mut object: serde_json::Value = serde_json::from_slice(&body).unwrap();
-            object["status"] = if path.ends_with("/tokenreviews") {
-                let known = object["spec"]["token"] == "good";
-                serde_json::json!({"authenticated": known, "user": {"username": "anna", "groups": ["shop"]}})
-            } else {
-                let spec = &object["spec"];
-                let attributes = &spec["resourceAttributes"];
-                let allowed = spec["user"] == "anna"
-                    && attributes["namespace"] == "shop"
-                    && attributes["resource"] == "inspectiontasks"
-                    && attributes["verb"] == "get";
-                serde_json::json!({"allowed": allowed})
-            };
-            let body = serde_json::to_vec(&object).unwrap();
-            Ok(http::Response::builder().status(201).body(kube::client::Body::from(body)).unwrap())
-        })
-    }
+async fn one_token(
+    request: http::Request<kube::client::Body>,
+) -> Result<http::Response<kube::client::Body>, std::convert::Infallible> {
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect_bytes().await.unwrap();
+    let mut object: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    object["status"] = if path.ends_with("/tokenreviews") {
+        let known = object["spec"]["token"] == "good";
+        serde_json::json!({"authenticated": known, "user": {"username": "anna", "groups": ["shop"]}})
+    } else {
+        let spec = &object["spec"];
+        let attributes = &spec["resourceAttributes"];
+        let allowed = spec["user"] == "anna"
+            && attributes["namespace"] == "shop"
+            && attributes["resource"] == "inspectiontasks"
+            && attributes["verb"] == "get";
+        serde_json::json!({"allowed": allowed})
+    };
+    let body = serde_json::to_vec(&object).unwrap();
+    Ok(http::Response::builder().status(201).body(kube::client::Body::from(body)).unwrap())
 }
 
 #[tokio::test]
@@ -150,7 +136,9 @@ async fn who_may_not_see_a_namespace_does_not_learn_what_is_in_it() {
     let root = tempfile::tempdir().unwrap();
     task(root.path(), "shop/a-11111111", Outcome::Pass);
     task(root.path(), "bank/b-22222222", Outcome::Fail);
-    let address = site(root.path(), Access::kubernetes(kube::Client::new(ApiServer, "default"))).await;
+    let address =
+        site(root.path(), Access::kubernetes(kube::Client::new(tower::service_fn(one_token), "default")))
+            .await;
     let nobody = get(address, "/").await;
     assert!(nobody.starts_with("HTTP/1.1 401") && nobody.contains("www-authenticate: Bearer"), "{nobody}");
     let with = async |token: &str, path: &str| {
