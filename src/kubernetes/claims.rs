@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::PersistentVolume;
-use kube::Client;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::Api;
 use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource};
+use serde::{Deserialize, Deserializer};
 use tokio::sync::mpsc;
 
 use super::{Said, watch_trouble};
@@ -31,9 +33,59 @@ pub struct Bound {
     pub claim: Claim,
 }
 
+/// What is read of a PersistentVolume. Each is told of some eight times in its life, and most of what is told is who wrote which
+/// field, which is skipped and not made into objects.
+#[derive(Debug, Clone, Resource, Deserialize)]
+#[resource(inherit = PersistentVolume)]
+struct Watched {
+    #[serde(deserialize_with = "name_and_version")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Spec,
+    #[serde(default)]
+    status: Status,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    csi: Option<Source>,
+    claim_ref: Option<Reference>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Source {
+    driver: String,
+    volume_handle: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Reference {
+    namespace: Option<String>,
+    name: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct Status {
+    phase: Option<String>,
+}
+
+/// The name, and the version that a watch goes on from.
+fn name_and_version<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Read {
+        name: Option<String>,
+        resource_version: Option<String>,
+    }
+    let Read { name, resource_version } = Read::deserialize(metadata)?;
+    Ok(ObjectMeta { name, resource_version, ..ObjectMeta::default() })
+}
+
 /// Tells who has the volumes of `driver`, at first of all, then of each that changes hands, until nobody listens.
 pub async fn bindings(client: Client, driver: String, told: mpsc::Sender<Bound>) {
-    let volumes: Api<PersistentVolume> = Api::all(client);
+    let volumes: Api<Watched> = Api::all(client);
     let mut events = pin!(watcher(volumes, watcher::Config::default()).default_backoff());
     let (mut known, mut said) = (HashMap::new(), Said::default());
     // While volumes are listed anew: those that are still there.
@@ -82,16 +134,16 @@ pub async fn bindings(client: Client, driver: String, told: mpsc::Sender<Bound>)
     }
 }
 
-fn handle<'a>(volume: &'a PersistentVolume, driver: &str) -> Option<&'a str> {
-    let source = volume.spec.as_ref()?.csi.as_ref()?;
+fn handle<'a>(volume: &'a Watched, driver: &str) -> Option<&'a str> {
+    let source = volume.spec.csi.as_ref()?;
     (source.driver == driver).then_some(source.volume_handle.as_str())
 }
 
 /// Who has `volume`, if it is the driver's and bound. One that is released has a claim still, which is gone.
-fn bound(volume: &PersistentVolume, driver: &str) -> Option<Bound> {
+fn bound(volume: &Watched, driver: &str) -> Option<Bound> {
     let volume_id = handle(volume, driver)?.to_owned();
-    let phase = volume.status.as_ref()?.phase.as_deref();
-    let claim = volume.spec.as_ref()?.claim_ref.as_ref().filter(|_| phase == Some("Bound"))?;
+    let phase = volume.status.phase.as_deref();
+    let claim = volume.spec.claim_ref.as_ref().filter(|_| phase == Some("Bound"))?;
     let claim = Claim {
         namespace: claim.namespace.clone()?,
         name: claim.name.clone()?,
@@ -107,7 +159,7 @@ mod tests {
 
     #[test]
     fn only_a_bound_volume_of_the_driver_has_a_claim() {
-        let volume = |driver: &str, phase: &str| -> PersistentVolume {
+        let volume = |driver: &str, phase: &str| -> Watched {
             let claim = json!({"namespace": "team", "name": "data"});
             let source = json!({"driver": driver, "volumeHandle": "pool1~x"});
             serde_json::from_value(json!({
@@ -120,6 +172,8 @@ mod tests {
         assert_eq!(bound(&volume("a.b", "Bound"), "a.b"), Some(one));
         assert_eq!(bound(&volume("a.b", "Released"), "a.b"), None);
         assert_eq!(bound(&volume("c.d", "Bound"), "a.b"), None);
-        assert_eq!(bound(&PersistentVolume::default(), "a.b"), None);
+        let other: Watched =
+            serde_json::from_value(json!({"metadata": {"name": "pvc-1"}, "spec": {"nfs": {}}})).unwrap();
+        assert_eq!(bound(&other, "a.b"), None);
     }
 }

@@ -10,7 +10,7 @@ use super::{Access, Capability, Capacity, Directory, Key, MountOptions, OnDelete
 pub const RECORD_VERSION: u32 = 1;
 
 /// The claim that has a volume, in Kubernetes' words.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Claim {
     /// Its namespace.
     pub namespace: String,
