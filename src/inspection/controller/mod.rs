@@ -23,7 +23,7 @@ use futures::{FutureExt, StreamExt};
 use k8s_openapi::api::core::v1::Secret;
 use kube::core::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::controller::{Action, Config, ReconcileRequest};
-use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::events::Reporter;
 use kube::runtime::{reflector, watcher};
 use kube::{Api, Client, ResourceExt};
 use parking_lot::Mutex;
@@ -80,7 +80,7 @@ struct Context {
     client: Client,
     defaults: Defaults,
     pods: RunPods,
-    recorder: Recorder,
+    teller: events::Teller,
     /// What was applied and when, by digest: what is at rest costs no requests.
     applied: Mutex<HashMap<String, Instant>>,
     /// What was seen of the cluster.
@@ -197,7 +197,7 @@ async fn work(
     let reporter = Reporter { controller: NAME.into(), instance: Some(settings.identity) };
     let (told, ended) = mpsc::unbounded_channel();
     let context = Arc::new(Context {
-        recorder: Recorder::new(client.clone(), reporter),
+        teller: events::Teller { client: client.clone(), reporter },
         defaults: settings.defaults,
         pods: settings.pods,
         applied: Mutex::default(),

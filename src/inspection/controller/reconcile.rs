@@ -94,7 +94,7 @@ pub async fn reconcile(task: &InspectionTask, context: &Context) -> Result<Actio
     if task.status.as_ref() != Some(&new) {
         write(task.meta(), &new, context).await?;
         context.spoken.say(&key, task.metadata.uid.as_deref().unwrap_or_default(), &new);
-        events::tell(&context.recorder, task, &new, &ended).await;
+        events::tell(&context.teller, task, &new, &ended).await;
     }
     context.notices.written(&key);
     context.tally.count(task, &new, &ended, now);
