@@ -78,6 +78,26 @@ fn a_writer_killed_at_any_point_leaves_whole_runs_and_the_next_one_puts_all_in_o
     }
 }
 
+#[test]
+fn the_page_of_a_run_whose_writer_died_is_made_by_the_next_one() {
+    for point in ["results.committed", "results.reconciled", "results.paged"] {
+        let task = Task::passing();
+        let last = task.place.path().join("word");
+        let mut dies = task.kept(MINUTE, &last);
+        dies.env("KURATION_FAULT", format!("{point}=kill")).output().unwrap();
+        let_the_lock_expire(&task);
+        task.keep(MINUTE + 5);
+        let index = task.index();
+        for run in index["runs"].as_array().unwrap() {
+            let page = task.directory().join(run["path"].as_str().unwrap()).join("report.html");
+            let page = fs::read_to_string(page).unwrap();
+            assert!(page.contains(run["id"].as_str().unwrap()), "after {point}");
+            assert_eq!(run["reportBytes"], page.len(), "after {point}: {index}");
+        }
+        assert_eq!(index["runs"].as_array().unwrap().len(), 2, "after {point}");
+    }
+}
+
 /// The lock of the dead expires; here it is made old.
 fn let_the_lock_expire(task: &Task) {
     let lock = task.directory().join(".lock");

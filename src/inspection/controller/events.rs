@@ -16,7 +16,7 @@ pub async fn tell(recorder: &Recorder, task: &InspectionTask, new: &InspectionTa
         let found = status.conditions.iter().find(|condition| condition.type_ == name);
         found.map(|condition| (condition.status.clone(), condition.reason.clone(), condition.message.clone()))
     };
-    for name in ["Ready", "ResultsPersisted"] {
+    for name in ["Ready", "ResultsPersisted", "Reported"] {
         let (before, Some((status, word, message))) = (reason(&old, name), reason(new, name)) else {
             continue;
         };
@@ -31,6 +31,7 @@ pub async fn tell(recorder: &Recorder, task: &InspectionTask, new: &InspectionTa
             ("ResultsPersisted", "False", _) => {
                 send(recorder, &reference, true, "ResultsUnavailable", message).await;
             }
+            ("Reported", "False", _) => send(recorder, &reference, true, "ReportNotWritten", message).await,
             _ => {}
         }
     }
