@@ -17,6 +17,9 @@ use super::verdict::condition;
 /// The condition.
 const REPORTED: &str = "Reported";
 
+/// So many characters of an API server's words are said: a status stays small.
+const MOST_SAID: usize = 300;
+
 /// What should become of a task's Report.
 #[derive(Debug, PartialEq)]
 pub enum Wanted {
@@ -165,7 +168,10 @@ pub fn reported(task: &InspectionTask, new: &mut InspectionTaskStatus, became: R
             "NameConflict",
             format!("metadata.name: a Report {name} is there that is not this task's; rename one of them"),
         ),
-        Reported::Trouble(why) => (Some(false), "NotWritten", format!("Report {name}: {why}")),
+        Reported::Trouble(why) => {
+            let why: String = why.chars().take(MOST_SAID).collect();
+            (Some(false), "NotWritten", format!("Report {name}: {why}"))
+        }
     };
     condition(&mut new.conditions, task.metadata.generation, now, REPORTED, value, reason, message);
 }
