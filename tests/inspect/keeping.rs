@@ -203,6 +203,17 @@ fn a_volume_that_is_full_is_emptied_of_the_oldest_once() {
     assert!(mount.success(), "this test mounts a file system of 96 KiB, and needs root for it");
     let kept = (0..12).map(|at| task.keep(MINUTE + at * 5).1).collect::<Vec<Value>>();
     let runs = task.seen().len();
+    // Pages went first, and the index knows which are left.
+    let index = task.index();
+    for run in index["runs"].as_array().unwrap() {
+        let place = task.directory().join(run["path"].as_str().unwrap());
+        let page = fs::metadata(place.join("report.html")).ok().map(|page| page.len());
+        assert_eq!(
+            (run["reportBytes"].as_u64(), run["bytes"].as_u64()),
+            (page, Some(size(&place))),
+            "{index}"
+        );
+    }
     Command::new("umount").arg("-l").arg(&root).status().unwrap();
     let written = kept.iter().filter(|last| last["persisted"]["ok"] == true).count();
     assert!(written == 12 && runs < 12, "{written} written, {runs} left: {:?}", kept.last());
