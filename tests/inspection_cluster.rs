@@ -13,6 +13,7 @@ mod inspection_cluster {
     pub mod ground;
     pub mod keeping;
     pub mod machines;
+    pub mod openreports;
     pub mod plugin;
     pub mod running;
     pub mod upkeep;

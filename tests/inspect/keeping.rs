@@ -95,8 +95,75 @@ fn the_report_stands_beside_the_runs_unless_it_is_not_wanted() {
     assert_eq!(task.keep(MINUTE + 10).1["persisted"]["ok"], true);
     fs::remove_dir_all(&report).unwrap();
     task.text["spec"]["results"]["html"] = json!(false);
-    task.keep(MINUTE + 15);
-    assert!(!report.exists());
+    let bare = task.keep(MINUTE + 15).1["path"].as_str().unwrap().to_owned();
+    assert!(!report.exists() && !task.root().join(bare).join("report.html").exists());
+}
+
+#[test]
+fn every_run_has_its_page_as_of_then_and_its_bytes_count() {
+    let task = Task::passing();
+    let ids: Vec<String> =
+        (0..3).map(|at| task.keep(MINUTE + at * 5).0["id"].as_str().unwrap().to_owned()).collect();
+    let index = task.index();
+    for (entry, (at, id)) in index["runs"].as_array().unwrap().iter().rev().zip(ids.iter().enumerate()) {
+        let place = task.directory().join(entry["path"].as_str().unwrap());
+        let page = fs::read_to_string(place.join("report.html")).unwrap();
+        // What came later is not in it.
+        assert!(page.contains(id) && !ids[at + 1..].iter().any(|later| page.contains(later)), "{id}");
+        assert_eq!(entry["reportBytes"], page.len());
+        assert_eq!(entry["bytes"], size(&place));
+        // It can be made again, so it has no digest.
+        assert!(!fs::read_to_string(place.join("SHA256SUMS")).unwrap().contains("report"));
+        let shown = Command::new(env!("CARGO_BIN_EXE_kuration"))
+            .args(["report", "--run", id, "--once"])
+            .arg(task.directory())
+            .output()
+            .unwrap();
+        assert!(shown.status.success() && String::from_utf8(shown.stdout).unwrap().contains(id));
+    }
+    let newest = task.directory().join(index["runs"][0]["path"].as_str().unwrap()).join("report.html");
+    assert_eq!(fs::read(newest).unwrap(), fs::read(task.directory().join("report.html")).unwrap());
+    is_made_again_to_the_byte(&task);
+}
+
+/// The bytes of the files in a directory.
+fn size(place: &Path) -> u64 {
+    fs::read_dir(place).unwrap().flatten().map(|entry| entry.metadata().unwrap().len()).sum()
+}
+
+/// An index that is made from nothing is the one that was there.
+fn is_made_again_to_the_byte(task: &Task) {
+    let path = task.directory().join("index.json");
+    let before = task.index();
+    fs::remove_file(&path).unwrap();
+    let last = task.keep(MINUTE + 60).0;
+    let mut after = task.index();
+    assert_eq!(after["runs"].as_array_mut().unwrap().remove(0)["id"], last["id"]);
+    assert_eq!(after.to_string(), before.to_string());
+}
+
+#[test]
+fn pages_go_before_runs_where_room_is_short_and_the_limit_holds() {
+    let mut task = Task::passing();
+    let page = {
+        task.keep(MINUTE);
+        task.index()["runs"][0]["reportBytes"].as_u64().unwrap()
+    };
+    // Room for all runs, and for two of their pages.
+    let limit = page * 5 / 2;
+    task.text["spec"]["results"]["history"] = json!({"maxBytes": limit});
+    for at in 1..6 {
+        task.keep(MINUTE + at * 5);
+        let index = task.index();
+        let runs = index["runs"].as_array().unwrap();
+        let sum = |of: &str| runs.iter().filter_map(|run| run[of].as_u64()).sum::<u64>();
+        assert_eq!(runs.len(), at as usize + 1);
+        assert!(sum("bytes") <= limit, "{index}");
+        assert_eq!(sum("bytes"), task.places().iter().map(|place| size(place)).sum::<u64>());
+        let pages: Vec<bool> = runs.iter().map(|run| run["reportBytes"].is_u64()).collect();
+        assert!(pages[0] && pages.is_sorted_by(|a, b| a >= b), "the newest keep theirs: {pages:?}");
+    }
+    assert!(!task.places().iter().all(|place| place.join("report.html").exists()));
 }
 
 #[test]
@@ -122,6 +189,9 @@ fn a_volume_that_can_not_be_written_costs_no_result() {
     let index = task.index();
     let old = &index["runs"][1];
     assert_eq!((&old["detail"], &old["trigger"]), (&json!("SummaryOnly"), &json!("Backfill")), "{index}");
+    let page = task.directory().join(old["path"].as_str().unwrap()).join("report.html");
+    let page = fs::read_to_string(page).unwrap();
+    assert!(page.contains("20260901T120500Z-29804405") && !page.contains("20260901T121000Z"), "{page}");
 }
 
 #[test]
@@ -133,6 +203,17 @@ fn a_volume_that_is_full_is_emptied_of_the_oldest_once() {
     assert!(mount.success(), "this test mounts a file system of 96 KiB, and needs root for it");
     let kept = (0..12).map(|at| task.keep(MINUTE + at * 5).1).collect::<Vec<Value>>();
     let runs = task.seen().len();
+    // Pages went first, and the index knows which are left.
+    let index = task.index();
+    for run in index["runs"].as_array().unwrap() {
+        let place = task.directory().join(run["path"].as_str().unwrap());
+        let page = fs::metadata(place.join("report.html")).ok().map(|page| page.len());
+        assert_eq!(
+            (run["reportBytes"].as_u64(), run["bytes"].as_u64()),
+            (page, Some(size(&place))),
+            "{index}"
+        );
+    }
     Command::new("umount").arg("-l").arg(&root).status().unwrap();
     let written = kept.iter().filter(|last| last["persisted"]["ok"] == true).count();
     assert!(written == 12 && runs < 12, "{written} written, {runs} left: {:?}", kept.last());

@@ -5,15 +5,17 @@ use std::collections::BTreeSet;
 use super::*;
 
 /// Those on the way of every run, and none.
-const POINTS: [&str; 10] = [
+const POINTS: [&str; 12] = [
     "results.half",
     "results.staged",
     "results.committed",
     "results.locked",
     "results.reconciled",
     "results.removing",
-    "results.indexed",
+    "results.paged",
     "results.reported",
+    "results.unpaged",
+    "results.indexed",
     "results.done",
     "none",
 ];
@@ -40,7 +42,8 @@ fn a_writer_killed_at_any_point_leaves_whole_runs_and_the_next_one_puts_all_in_o
     for action in ["kill", "kill-child"] {
         for point in POINTS {
             let mut task = Task::passing();
-            task.text["spec"]["results"]["history"] = json!({"maxRuns": 2});
+            // Room for two runs, and for the page of one of them.
+            task.text["spec"]["results"]["history"] = json!({"maxRuns": 2, "maxBytes": "40k"});
             for at in 0..2 {
                 task.keep(MINUTE + at * 5);
             }
@@ -61,11 +64,37 @@ fn a_writer_killed_at_any_point_leaves_whole_runs_and_the_next_one_puts_all_in_o
             assert_eq!(task.seen().len(), 2, "after {point}");
             let index = task.index();
             assert_eq!(index["runs"].as_array().unwrap().len(), 2, "after {point}: {index}");
+            for run in index["runs"].as_array().unwrap() {
+                let page = task.directory().join(run["path"].as_str().unwrap()).join("report.html");
+                let bytes = fs::metadata(page).ok().map(|page| page.len());
+                assert_eq!(run["reportBytes"].as_u64(), bytes, "after {point}: {index}");
+            }
+            assert!(index["runs"][0]["reportBytes"].is_u64(), "after {point}: {index}");
             assert!(!task.directory().join(".lock").exists());
             let left = fs::read_dir(task.directory().join("runs")).unwrap().flatten();
             let gone = left.filter(|entry| entry.file_name().to_string_lossy().starts_with(".gone-")).count();
             assert_eq!(gone, 0, "after {point}");
         }
+    }
+}
+
+#[test]
+fn the_page_of_a_run_whose_writer_died_is_made_by_the_next_one() {
+    for point in ["results.committed", "results.reconciled", "results.paged"] {
+        let task = Task::passing();
+        let last = task.place.path().join("word");
+        let mut dies = task.kept(MINUTE, &last);
+        dies.env("KURATION_FAULT", format!("{point}=kill")).output().unwrap();
+        let_the_lock_expire(&task);
+        task.keep(MINUTE + 5);
+        let index = task.index();
+        for run in index["runs"].as_array().unwrap() {
+            let page = task.directory().join(run["path"].as_str().unwrap()).join("report.html");
+            let page = fs::read_to_string(page).unwrap();
+            assert!(page.contains(run["id"].as_str().unwrap()), "after {point}");
+            assert_eq!(run["reportBytes"], page.len(), "after {point}: {index}");
+        }
+        assert_eq!(index["runs"].as_array().unwrap().len(), 2, "after {point}");
     }
 }
 

@@ -88,7 +88,11 @@ impl Task {
 
     fn command(&self, args: &[&str]) -> Command {
         let file = self.place.path().join("task.json");
-        fs::write(&file, self.text.to_string()).unwrap();
+        let text = self.text.to_string();
+        // Another run may be reading it.
+        if fs::read_to_string(&file).ok().as_deref() != Some(&text) {
+            fs::write(&file, text).unwrap();
+        }
         let mut command = Command::new(env!("CARGO_BIN_EXE_kuration"));
         command.args(["inspect", "--task"]).arg(file).args(args);
         command.env_remove("KUBECONFIG").env("HOME", "/nonexistent");

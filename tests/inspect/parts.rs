@@ -48,6 +48,11 @@ fn the_parts_of_a_run_on_every_node_are_one_run_that_names_the_missing() {
     let [seen] = task.seen().try_into().unwrap();
     assert_eq!((&seen["outcome"], &seen["summary"]["pass"]), (&json!("pass"), &json!(4)), "{seen}");
     assert_eq!(task.index()["runs"][0]["summary"]["pass"], 4);
+    // Its page is that of all parts.
+    let [place] = task.places().try_into().unwrap();
+    let page = fs::read_to_string(place.join("report.html")).unwrap();
+    assert!(!page.contains("NodeNotInspected"), "{page}");
+    assert_eq!(task.index()["runs"][0]["reportBytes"], page.len());
     // What each pod says last is what it found itself.
     let said = |node: &str| -> Value {
         serde_json::from_slice(&fs::read(task.place.path().join(node)).unwrap()).unwrap()

@@ -67,6 +67,9 @@ fn the_smallest_task_runs_and_its_result_is_on_a_volume_of_the_driver() {
         assert_eq!(index["runs"].as_array().unwrap().len(), 1);
         let report = ground.sh("reader", &format!("cat {directory}/report.html")).await;
         assert!(report.contains("check-database") && report.contains(run["id"].as_str().unwrap()));
+        let page = ground.sh("reader", &format!("cat /data/{path}/report.html")).await;
+        assert!(page == report, "the newest run's page is the task's");
+        assert_eq!(index["runs"][0]["reportBytes"], json!(page.len()));
         let told = ground.told("check-database").await;
         assert!(told.iter().any(|(reason, _)| reason == "ScheduleAccepted"), "{told:?}");
         assert!(told.iter().any(|(reason, _)| reason == "RunPassed"), "{told:?}");

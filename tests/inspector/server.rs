@@ -25,6 +25,8 @@ struct Held {
     objects: BTreeMap<Place, Value>,
     version: u64,
     asked: Vec<String>,
+    /// Kinds of definitions that the cluster has beside our own.
+    defined: Vec<String>,
     /// Every event there was, for watches that begin later than their list.
     past: Vec<(u64, String, Value)>,
 }
@@ -107,6 +109,11 @@ impl Server {
     /// What was asked since this was last asked, leases and watches aside.
     pub fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.held().asked)
+    }
+
+    /// From now on the cluster has the definition of such objects, which no cluster has by itself.
+    pub fn define(&self, kind: &str) {
+        self.held().defined.push(kind.to_owned());
     }
 
     /// An object as it is.
@@ -223,6 +230,13 @@ async fn serve(State(server): State<Server>, method: Method, uri: Uri, body: Byt
     let Some(asked) = parse(&uri) else { return refusal(404, "NotFound") };
     if asked.watch.is_none() && asked.place.kind != "leases" {
         server.held().asked.push(format!("{method} {}", uri.path()));
+    }
+    let unknown = uri.path().starts_with("/apis/openreports.io/") && {
+        !server.held().defined.contains(&asked.place.kind)
+    };
+    if unknown {
+        // In these words, and no object.
+        return Response::builder().status(404).body(Body::from("404 page not found\n")).unwrap();
     }
     let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
     if let Some(from) = asked.watch {

@@ -32,7 +32,7 @@ pub async fn tell(teller: &Teller, task: &InspectionTask, new: &InspectionTaskSt
         let found = status.conditions.iter().find(|condition| condition.type_ == name);
         found.map(|condition| (condition.status.clone(), condition.reason.clone(), condition.message.clone()))
     };
-    for name in ["Ready", "ResultsPersisted"] {
+    for name in ["Ready", "ResultsPersisted", "Reported"] {
         let (before, Some((status, word, message))) = (reason(&old, name), reason(new, name)) else {
             continue;
         };
@@ -47,6 +47,7 @@ pub async fn tell(teller: &Teller, task: &InspectionTask, new: &InspectionTaskSt
             ("ResultsPersisted", "False", _) => {
                 send(teller, &reference, true, "ResultsUnavailable", message).await;
             }
+            ("Reported", "False", _) => send(teller, &reference, true, "ReportNotWritten", message).await,
             _ => {}
         }
     }

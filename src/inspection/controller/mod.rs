@@ -9,6 +9,7 @@ mod events;
 mod notices;
 mod pace;
 mod reconcile;
+mod reports;
 mod seen;
 mod spoken;
 mod tally;

@@ -23,7 +23,7 @@ use super::super::intent::{
 use super::super::task::{API_VERSION, InspectionTask, InspectionTaskStatus};
 use super::seen::Key;
 use super::watched::OF_JOB;
-use super::{Context, backfill, events};
+use super::{Context, backfill, events, reports};
 
 /// Why a task can't be looked after now.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +90,7 @@ pub async fn reconcile(task: &InspectionTask, context: &Context) -> Result<Actio
     let missed_before = task.status.as_ref().map_or(0, |old| old.missed_runs);
     let (trouble, soon) = context.notices.tell(task, &mut new, missed_before, now);
     notified(&mut new, task.metadata.generation, task.spec.notifications.is_none(), trouble, now);
+    reports::keep(task, &mut new, &ended, context, now).await;
     backfill::keep(&maps, task, &ended).await.map_err(api("keeping what could not be written"))?;
     if task.status.as_ref() != Some(&new) {
         write(task.meta(), &new, context).await?;

@@ -8,6 +8,7 @@
 //! | [`degrade`] | a Job and its pod | whether it waits for a volume that does not come, and the Job that runs without |
 //! | [`MissReason`] | a moment, the Jobs around it | why no run started then |
 //! | [`Ended`] | a Job, its pods' last messages | how that run ended |
+//! | [`reported`] | the run that ended last | its Report, and what is said of that |
 //! | [`verdict`] | a task's Jobs, their pods' last messages, the clock | its status |
 
 mod aside;
@@ -17,6 +18,7 @@ pub mod fleet;
 mod missed;
 pub mod objects;
 mod pods;
+pub mod reported;
 pub mod verdict;
 
 pub use ended::{Ended, ended};

@@ -162,7 +162,7 @@ pub fn owner(task: &InspectionTask) -> Value {
     }])
 }
 
-fn labels(task: &InspectionTask) -> Value {
+pub(super) fn labels(task: &InspectionTask) -> Value {
     json!({
         "app.kubernetes.io/name": "kuration-inspection",
         "app.kubernetes.io/managed-by": "kuration-inspector",

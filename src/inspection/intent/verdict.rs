@@ -290,7 +290,7 @@ pub fn notified(
 }
 
 /// Sets a condition; its time changes with its status alone.
-fn condition(
+pub(super) fn condition(
     conditions: &mut Vec<Condition>,
     generation: Option<i64>,
     now: Timestamp,

@@ -28,7 +28,7 @@ pub use shelf::{Shelf, ShelfError};
 pub use story::{History, Story};
 pub use words::Language;
 
-/// The report of a run, as a file: `report.html`.
+/// The report of a run, as a file: `report.html`. Both languages stand in it, and the reader switches.
 pub fn html(history: &History, language: Language) -> String {
     sheet::report(&Story::of(history), language, maud::html! {})
 }

@@ -228,6 +228,15 @@ impl Shelf {
         Ok(History { run, recent, index, daily, since, thinned, zone: self.zone() })
     }
 
+    /// All that the report of the run in the directory `path` needs, of a task whose index was made a moment ago.
+    pub fn history_at(&self, mut index: Vec<IndexEntry>, path: &str) -> Result<History, ShelfError> {
+        let found = index.iter().find(|entry| entry.path == path).map(|entry| entry.id.clone());
+        let id = found.ok_or_else(|| ShelfError::Unknown(path.to_owned()))?;
+        // A run that was tried again has the id of the first, and a directory of its own.
+        index.retain(|entry| entry.path == path || entry.id != id);
+        self.history_in(index, Some(&id))
+    }
+
     /// The tasks on a results volume: directories `NAMESPACE/TASK-UID`, sorted.
     pub fn tasks(&self) -> Vec<String> {
         let namespaces = self.names(".").unwrap_or_default();

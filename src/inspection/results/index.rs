@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::disk;
+use super::pages::PAGE;
 use crate::inspection::run::{INDEX_SCHEMA, Index, IndexEntry, RUN_SCHEMA, Run, TaskName};
 
 /// What stands on a volume.
@@ -13,6 +14,8 @@ pub struct Found {
     pub index: Index,
     /// Directories named as runs that hold none, or one that is not what its digest says. They are left as they are.
     pub damaged: Vec<String>,
+    /// The paths of the runs that were read, as the old index did not know them, or the caller said that they changed.
+    pub fresh: Vec<String>,
 }
 
 /// Compares `index.json` with the runs' directories: reads the runs that it does not know, forgets those that are gone. An
@@ -23,12 +26,18 @@ pub fn reconcile(task: &Path, name: &TaskName, changed: Option<&str>) -> io::Res
     known.sort_by(|a, b| a.path.cmp(&b.path));
     // Both are in the order of their paths, of which there may be ten thousand: a map of them would be the most that a run takes.
     let mut known = known.into_iter().peekable();
-    let (mut runs, mut damaged) = (Vec::new(), Vec::new());
+    let (mut runs, mut damaged, mut fresh) = (Vec::new(), Vec::new(), Vec::new());
     for path in directories(task)? {
         while known.next_if(|entry| entry.path < path).is_some() {}
-        let entry = known.next_if(|entry| entry.path == path).map_or_else(|| entry(task, &path), Ok);
-        match entry {
-            Ok(entry) => runs.push(entry),
+        if let Some(entry) = known.next_if(|entry| entry.path == path) {
+            runs.push(entry);
+            continue;
+        }
+        match entry(task, &path) {
+            Ok(entry) => {
+                runs.push(entry);
+                fresh.push(path);
+            }
             Err(error)
                 if error.kind() == io::ErrorKind::InvalidData || error.kind() == io::ErrorKind::NotFound =>
             {
@@ -38,7 +47,7 @@ pub fn reconcile(task: &Path, name: &TaskName, changed: Option<&str>) -> io::Res
         }
     }
     sort(&mut runs);
-    Ok(Found { index: Index { schema: INDEX_SCHEMA.to_owned(), task: name.clone(), runs }, damaged })
+    Ok(Found { index: Index { schema: INDEX_SCHEMA.to_owned(), task: name.clone(), runs }, damaged, fresh })
 }
 
 /// Newest first. Of two of one moment the id decides, so that any order of reading gives the same index.
@@ -59,6 +68,8 @@ fn entry(task: &Path, path: &str) -> io::Result<IndexEntry> {
     let mut entry = IndexEntry::of(&run, disk::size(&directory)?, sha256);
     // A run that was tried again has a directory of its own beside the first.
     path.clone_into(&mut entry.path);
+    let page = fs::symlink_metadata(directory.join(PAGE)).ok().filter(fs::Metadata::is_file);
+    entry.report_bytes = page.map_or(0, |page| page.len());
     Ok(entry)
 }
 

@@ -5,6 +5,7 @@
 //!   task.json latest.json index.json report.html  replaced whole, by rename
 //!   daily/2026-09-01.json                       what is left of a day when its runs are gone
 //!   runs/2026/09/01/ID/run.json SHA256SUMS …    a run: a directory that appears whole, by rename
+//!   runs/2026/09/01/ID/report.html              its page, made of it afterwards; it may go and be made anew
 //!   runs/2026/09/01/ID/shards/NODE.json         what each node has found, where every node is looked at
 //!   runs/.tmp-POD/                              a run on its way; swept when it is old
 //!   .lock/owner.json                            held for index and retention alone
@@ -15,18 +16,17 @@
 //!
 //! The process that inspects never touches the volume: a child does ([`Keeper`]), which can be killed when the volume hangs.
 
-mod backfill;
 mod daily;
 mod disk;
 mod index;
 mod keeper;
 mod lock;
+mod pages;
 mod retention;
 mod shards;
 mod store;
 mod volume;
 
-pub use backfill::backfilled;
 pub use keeper::{Keeper, room, try_out, work};
 pub use retention::Limits;
 pub use shards::Fleet;

@@ -14,9 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::lock::Lock;
 use super::retention::{Limits, excess};
 use super::shards::{Fleet, gather, leave, named, stands};
-use super::{daily, disk, index};
+use super::{daily, disk, index, pages};
 use crate::fault_point;
-use crate::inspection::report::{Language, Shelf, html};
 use crate::inspection::run::{Daily, Index, LATEST_SCHEMA, Latest, Run, TaskName};
 
 /// What is to be written.
@@ -32,7 +31,7 @@ pub struct Saving {
     pub artifacts: Vec<Attachment>,
     /// Files of the task, replaced by each run: task.json.
     pub files: Vec<Attachment>,
-    /// Whether report.html is made of what stands there then.
+    /// Whether each run's report.html is made of what stands there then.
     pub html: bool,
     /// How much is kept.
     pub limits: Limits,
@@ -74,7 +73,7 @@ pub struct Kept {
     pub index_left: bool,
     /// How many nodes' parts are in the run, where it has parts.
     pub shards: Option<u32>,
-    /// Why there is no new report.html, where one was wanted.
+    /// Why a report.html is missing, where one was wanted.
     pub unreported: Option<String>,
 }
 
@@ -184,18 +183,22 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
         let index = found.index;
         fault_point!("results.reconciled");
         roll_up(&directory, &index, &fresh, saving)?;
-        let gone = excess(&index.runs, &saving.limits, saving.now);
-        let index = remove(&directory, index, &gone, saving)?;
+        let gone = excess(&index.runs, &saving.limits, saving.now).runs;
+        let mut index = remove(&directory, index, &gone, saving)?;
         kept.removed = gone.len();
-        kept.bytes = index.runs.iter().map(|run| run.bytes).sum();
-        disk::replace(&directory.join("index.json"), &disk::json(&index)?, &saving.pod)?;
-        fault_point!("results.indexed");
         for file in &saving.files {
             disk::replace(&directory.join(plain(&file.name)?), file.contents.as_bytes(), &saving.pod)?;
         }
         if saving.html {
-            kept.unreported = report(&directory, index, saving);
+            // The run is written by then: a page that can be made anew at any time is no reason to call it lost.
+            let made = pages::make(&directory, &mut index, &path, &found.fresh, &saving.pod);
+            kept.unreported = made.err();
         }
+        let gone = excess(&index.runs, &saving.limits, saving.now).pages;
+        pages::remove(&directory, &mut index, &gone)?;
+        kept.bytes = index.runs.iter().map(|run| run.bytes).sum();
+        disk::replace(&directory.join("index.json"), &disk::json(&index)?, &saving.pod)?;
+        fault_point!("results.indexed");
         drop(held);
     }
     if !kept.sha256.is_empty() {
@@ -211,20 +214,6 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
     }
     fault_point!("results.done");
     Ok(kept)
-}
-
-/// Replaces report.html by that of the newest run in `index`; why it can't, if so. The run is written by then: a page that can be made
-/// anew at any time is no reason to call it lost.
-fn report(directory: &Path, index: Index, saving: &Saving) -> Option<String> {
-    let history = Shelf::open(directory).and_then(|shelf| shelf.history_in(index.runs, None));
-    // Both languages stand in it, and the reader switches.
-    let page = history.map(|history| html(&history, Language::English)).map_err(|error| error.to_string());
-    let path = directory.join("report.html");
-    let done = page.and_then(|page| {
-        disk::replace(&path, page.as_bytes(), &saving.pod).map_err(|error| error.to_string())
-    });
-    fault_point!("results.reported");
-    done.err()
 }
 
 /// A name that stays where it is put.
@@ -406,17 +395,24 @@ fn remove(directory: &Path, mut index: Index, gone: &[String], saving: &Saving) 
     Ok(index)
 }
 
-/// Frees a quarter of what the runs take, the oldest first.
+/// Frees a quarter of what the runs take: pages first, of both the oldest first.
 fn make_room(saving: &Saving) -> Result<(), Problem> {
     let directory = saving.root.join(saving.run.task.directory());
     disk::remove(&directory.join("runs").join(format!(".tmp-{}", saving.pod)))?;
     let Some(held) = Lock::take(&directory, &saving.pod, saving.now)? else { return Ok(()) };
-    let index = index::reconcile(&directory, &saving.run.task, None)?.index;
+    let mut index = index::reconcile(&directory, &saving.run.task, None)?.index;
     let all: u64 = index.runs.iter().map(|run| run.bytes).sum();
     let limits = Limits { bytes: all / 4 * 3, ..saving.limits };
-    for path in excess(&index.runs, &limits, saving.now) {
+    let gone = excess(&index.runs, &limits, saving.now);
+    for path in &gone.runs {
         // Without a roll-up: there is no room for one.
         disk::remove(&directory.join(path))?;
+    }
+    if !gone.pages.is_empty() {
+        // Nobody looks again whether a page that the index knows is there.
+        pages::remove(&directory, &mut index, &gone.pages)?;
+        index.runs.retain(|run| !gone.runs.contains(&run.path));
+        disk::replace(&directory.join("index.json"), &disk::json(&index)?, &saving.pod)?;
     }
     drop(held);
     Ok(())

@@ -54,8 +54,15 @@ pub struct IndexEntry {
     pub detail: Detail,
     /// How much room its directory takes.
     pub bytes: u64,
+    /// How much of that its report.html takes; 0 where it has none.
+    #[serde(default, skip_serializing_if = "none")]
+    pub report_bytes: u64,
     /// The SHA-256 of its run.json.
     pub sha256: String,
+}
+
+fn none(bytes: &u64) -> bool {
+    *bytes == 0
 }
 
 impl IndexEntry {
@@ -73,6 +80,7 @@ impl IndexEntry {
             summary: run.summary,
             detail: run.detail,
             bytes,
+            report_bytes: 0,
             sha256,
         }
     }

@@ -3,11 +3,15 @@
 //! It is the one way by which a run's outcome reaches the controller, and all that is left of a run whose volume could not be
 //! had. So it is made to fit: first messages are shortened, then rules that passed are left out, then others.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::super::task::Severity;
-use super::{Counts, Outcome, Run, Trigger};
+use super::{
+    Counts, Detail, Fingerprint, Inspector, Outcome, RUN_SCHEMA, RuleResult, Run, TaskName, Trigger,
+};
 
 /// The kubelet keeps so many bytes.
 pub const LIMIT: usize = 4096;
@@ -135,6 +139,45 @@ impl Termination {
         }
     }
 
+    /// The run that it speaks of, of `task`, with what it still knows: what is written down of a run that found no volume.
+    pub fn recalled(self, task: &TaskName, target: &str) -> Run {
+        let rules = self.rules.into_iter().map(|rule| RuleResult {
+            fingerprint: Fingerprint::of(&rule.name, rule.result, None, None),
+            name: rule.name,
+            kind: String::new(),
+            severity: rule.severity,
+            category: None,
+            result: rule.result,
+            reason: rule.reason.unwrap_or_default(),
+            message: rule.message.unwrap_or_default(),
+            remedy: None,
+            start_time: self.start_time,
+            duration_millis: rule.millis,
+            attempts: 1,
+            flaky: false,
+            observed: BTreeMap::new(),
+            subjects: Vec::new(),
+            truncated: self.truncated,
+            node: None,
+        });
+        Run {
+            schema: RUN_SCHEMA.to_owned(),
+            id: self.id,
+            task: TaskName { generation: self.generation, ..task.clone() },
+            trigger: Trigger::Backfill,
+            scheduled_time: self.scheduled_time,
+            start_time: self.start_time,
+            completion_time: self.completion_time,
+            inspector: Inspector::default(),
+            target: target.to_owned(),
+            outcome: self.outcome,
+            summary: self.summary,
+            detail: Detail::SummaryOnly,
+            rules: rules.collect(),
+            shards: None,
+        }
+    }
+
     /// As JSON of at most [`LIMIT`] bytes.
     pub fn fitted(mut self) -> String {
         for most in [usize::MAX, 200, 80, 0] {
@@ -180,7 +223,6 @@ impl Termination {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Detail, Inspector, RUN_SCHEMA, RuleResult, TaskName};
     use super::*;
 
     fn run(rules: usize, message: &str) -> Run {

@@ -18,7 +18,7 @@ use super::evaluate::{Limits, evaluate};
 use super::jitter;
 use super::load::{LoadError, Loaded, load};
 use super::table::table;
-use crate::inspection::results::{self, Attachment, Fleet, Keeper, Kept, Problem, Saving, backfilled};
+use crate::inspection::results::{self, Attachment, Fleet, Keeper, Kept, Problem, Saving};
 use crate::inspection::rules::{Past, Place};
 use crate::inspection::run::{
     Counts, Detail, Inspector, OTHER_SHARD, Outcome, Persisted, RUN_SCHEMA, RuleResult, Run, RunId, Scalar,
@@ -276,7 +276,7 @@ fn handed_over(settings: &Settings, task: &Loaded) -> Vec<Run> {
         entries.flatten().filter_map(|entry| std::fs::read_to_string(entry.path()).ok()).collect();
     texts.sort();
     let said = texts.iter().filter_map(|text| serde_json::from_str::<Termination>(text).ok());
-    said.map(|said| backfilled(said, &task.name, &task.spec.target)).take(100).collect()
+    said.map(|said| said.recalled(&task.name, &task.spec.target)).take(100).collect()
 }
 
 /// Says what was found.
@@ -306,7 +306,7 @@ fn tell(settings: &Settings, run: &Run, saved: Option<Result<Kept, Problem>>) ->
         last.results_bytes = (!kept.index_left).then_some(kept.bytes);
         last.backfilled = kept.backfilled;
         if let Some(why) = &kept.unreported {
-            tracing::warn!(why, "report.html is that of an earlier run");
+            tracing::warn!(why, "a report.html is missing, or that of an earlier run");
         }
         for path in &kept.damaged {
             tracing::warn!(path, "this directory holds no whole run; it is left as it is");

@@ -102,10 +102,10 @@ pub struct Results {
     /// How much is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub history: Option<History>,
-    /// Whether report.html is written.
+    /// Whether each run has a report.html.
     #[serde(default = "yes")]
     pub html: bool,
-    /// Whether an OpenReports Report is kept, where the cluster has that kind.
+    /// Whether an OpenReports Report of the last run is kept in the cluster, under the task's name, where the cluster has that kind.
     #[serde(default)]
     pub open_reports: bool,
 }

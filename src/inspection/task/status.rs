@@ -19,7 +19,7 @@ pub struct InspectionTaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Ready: the schedule is in force. Healthy: what is inspected is well. ResultsPersisted: the last run is on its volume.
-    /// OnSchedule: runs start when they are due. Notified: who is to be told has been.
+    /// OnSchedule: runs start when they are due. Notified: who is to be told has been. Reported: the last run's Report is in the cluster.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -69,6 +69,9 @@ pub struct InspectionTaskStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20))]
     pub failing_rules: Vec<FailingRule>,
+    /// The run of which the OpenReports Report tells that is in the cluster: its id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub open_report: Option<String>,
     /// What each receiver of notifications was told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
