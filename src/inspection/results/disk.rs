@@ -1,7 +1,7 @@
 //! Files that appear whole or not at all.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -21,11 +21,24 @@ pub fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
 
 /// Replaces a file: whoever reads sees the old one or the new one. `unique` tells writers apart.
 pub fn replace(path: &Path, contents: &[u8], unique: &str) -> io::Result<()> {
+    replace_by(path, unique, |file| file.write_all(contents))
+}
+
+/// The same by what `fill` writes, which need not be in memory at once.
+pub fn replace_by(
+    path: &Path,
+    unique: &str,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = directory.join(format!(".{name}.{unique}"));
-    let done =
-        write(&temporary, contents).and_then(|()| rename(&temporary, path)).and_then(|()| sync(directory));
+    let filled = || {
+        let mut file = BufWriter::new(File::create(&temporary)?);
+        fill(&mut file)?;
+        file.into_inner()?.sync_all()
+    };
+    let done = filled().and_then(|()| rename(&temporary, path)).and_then(|()| sync(directory));
     if done.is_err() {
         // A full disk needs the room back; that it can't be had changes nothing about the error.
         fs::remove_file(&temporary).ok();

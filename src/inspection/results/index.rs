@@ -1,12 +1,15 @@
 //! The index, made equal to what stands on the volume.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 
 use super::disk;
 use super::pages::PAGE;
 use crate::inspection::run::{INDEX_SCHEMA, Index, IndexEntry, RUN_SCHEMA, Run, TaskName};
+
+/// Its name.
+const FILE: &str = "index.json";
 
 /// What stands on a volume.
 pub struct Found {
@@ -57,9 +60,27 @@ pub fn sort(runs: &mut [IndexEntry]) {
 }
 
 fn read(task: &Path) -> Option<Index> {
-    let text = fs::read(task.join("index.json")).ok()?;
-    let index: Index = serde_json::from_slice(&text).ok()?;
+    let file = BufReader::new(File::open(task.join(FILE)).ok()?);
+    let index: Index = serde_json::from_reader(file).ok()?;
     (index.schema == INDEX_SCHEMA).then_some(index)
+}
+
+/// Replaces it, a run to a line. Neither this nor reading it has all of the text in memory: with ten thousand runs there are
+/// megabytes of it, and a run has little.
+pub fn replace(directory: &Path, index: &Index, pod: &str) -> io::Result<()> {
+    let Index { schema, task, runs } = index;
+    disk::replace_by(&directory.join(FILE), pod, |file| {
+        file.write_all(b"{\n\"schema\": ")?;
+        serde_json::to_writer(&mut *file, schema)?;
+        file.write_all(b",\n\"task\": ")?;
+        serde_json::to_writer(&mut *file, task)?;
+        file.write_all(b",\n\"runs\": [")?;
+        for (at, run) in runs.iter().enumerate() {
+            file.write_all(if at == 0 { b"\n" } else { b",\n" })?;
+            serde_json::to_writer(&mut *file, run)?;
+        }
+        file.write_all(b"\n]\n}\n")
+    })
 }
 
 fn entry(task: &Path, path: &str) -> io::Result<IndexEntry> {

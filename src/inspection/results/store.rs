@@ -197,7 +197,7 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
         let gone = excess(&index.runs, &saving.limits, saving.now).pages;
         pages::remove(&directory, &mut index, &gone)?;
         kept.bytes = index.runs.iter().map(|run| run.bytes).sum();
-        disk::replace(&directory.join("index.json"), &disk::json(&index)?, &saving.pod)?;
+        index::replace(&directory, &index, &saving.pod)?;
         fault_point!("results.indexed");
         drop(held);
     }
@@ -412,7 +412,7 @@ fn make_room(saving: &Saving) -> Result<(), Problem> {
         // Nobody looks again whether a page that the index knows is there.
         pages::remove(&directory, &mut index, &gone.pages)?;
         index.runs.retain(|run| !gone.runs.contains(&run.path));
-        disk::replace(&directory.join("index.json"), &disk::json(&index)?, &saving.pod)?;
+        index::replace(&directory, &index, &saving.pod)?;
     }
     drop(held);
     Ok(())
