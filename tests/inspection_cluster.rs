@@ -13,6 +13,7 @@ mod inspection_cluster {
     #[path = "../inspection/expressions.rs"]
     pub mod asked;
     pub mod expressions;
+    pub mod fleet;
     pub mod ground;
     pub mod keeping;
     pub mod machines;
