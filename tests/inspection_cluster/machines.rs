@@ -35,10 +35,15 @@ async fn to(node: &'static str, what: &'static str) {
     done.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Whether a node is ready.
+/// Whether a node is ready, and keeps no pod away.
 pub fn ready(node: &Node) -> bool {
     let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+    conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True") && !closed(node)
+}
+
+/// Whether a node keeps pods away: it is cordoned, or known not to answer.
+pub fn closed(node: &Node) -> bool {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).next().is_some()
 }
 
 /// Does what must be seen while a node does not answer, and lets it go on whatever came of it.
