@@ -15,6 +15,7 @@ use kuration::inspection::schedule::Schedule;
 use kuration::inspection::task::crd;
 
 mod inspection {
+    mod expressions;
     mod functions;
     mod structure;
     mod written;

@@ -10,6 +10,10 @@
 
 mod inspection_cluster {
     pub mod admission;
+    #[path = "../inspection/expressions.rs"]
+    pub mod asked;
+    pub mod expressions;
+    pub mod fleet;
     pub mod ground;
     pub mod keeping;
     pub mod machines;

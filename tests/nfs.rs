@@ -36,6 +36,8 @@ mod outage;
 mod pool;
 #[path = "nfs/refusals.rs"]
 mod refusals;
+#[path = "nfs/results.rs"]
+mod results;
 #[path = "nfs/static_volumes.rs"]
 mod static_volumes;
 #[path = "nfs/trash.rs"]

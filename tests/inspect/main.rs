@@ -10,6 +10,7 @@ mod fault_points;
 mod keeping;
 #[cfg(feature = "fault-points")]
 mod killed;
+mod month;
 mod parts;
 mod probes;
 

@@ -17,43 +17,52 @@ use super::ground::{self, Ground, condition, kubectl, output, typed};
 use super::running::SELDOM;
 
 /// The node that serves, and one that has volumes of it.
-const SERVER: &str = "nfs";
-const CLIENT: &str = "nfs2";
+pub const SERVER: &str = "nfs";
+pub const CLIENT: &str = "nfs2";
 /// The export of `tests/guest/nfsd`.
 const ADDRESS: &str = "198.51.100.2";
 const EXPORT: &str = "/xfs";
 
-/// Does something to the server's machine.
-async fn to_the_server(what: &'static str) {
+/// Does something to a node's machine.
+async fn to(node: &'static str, what: &'static str) {
     let folder = std::env::var("KURATION_CLUSTER_TOOLS").expect(
         "this case breaks a machine and needs KURATION_CLUSTER_TOOLS, the folder of this repository's tests/cluster, and a \
-         cluster made by it; leave such cases out by --skip machines",
+         cluster made by it; leave such cases out by --skip machines --skip fleet",
     );
     let mut command = Command::new(PathBuf::from(folder).join("nfs-node"));
-    command.env("NFS_NODE", SERVER).arg(what);
+    command.env("NFS_NODE", node).arg(what);
     let done = tokio::task::spawn_blocking(move || output(&mut command)).await;
     done.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
 }
 
-/// Does what must be seen while the server does not answer, and lets it go on whatever came of it.
-async fn without_the_server<T>(ground: &Ground, look: impl Future<Output = T>) -> T {
-    to_the_server("freeze").await;
+/// Whether a node is ready, and keeps no pod away.
+pub fn ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True") && !closed(node)
+}
+
+/// Whether a node keeps pods away: it is cordoned, or known not to answer.
+pub fn closed(node: &Node) -> bool {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()).next().is_some()
+}
+
+/// Does what must be seen while a node does not answer, and lets it go on whatever came of it.
+pub async fn without<T>(ground: &Ground, node: &'static str, look: impl Future<Output = T>) -> T {
+    to(node, "freeze").await;
     let outcome = AssertUnwindSafe(look).catch_unwind().await;
-    to_the_server("thaw").await;
+    to(node, "thaw").await;
     let nodes = Api::<Node>::all(ground.client.clone());
-    ground
-        .until_so("the server's node is ready", async || {
-            let node = nodes.get(SERVER).await.expect("a node");
-            let conditions = node.status.and_then(|status| status.conditions);
-            conditions.into_iter().flatten().any(|one| one.type_ == "Ready" && one.status == "True")
-        })
-        .await;
+    ground.until_so("the node is ready", async || ready(&nodes.get(node).await.expect("a node"))).await;
     outcome.unwrap_or_else(|cause| std::panic::resume_unwind(cause))
+}
+
+async fn without_the_server<T>(ground: &Ground, look: impl Future<Output = T>) -> T {
+    without(ground, SERVER, look).await
 }
 
 /// A class of shares for results: an error rather than a wait without end. It begins with z: the controller takes the first class
 /// of the driver for tasks that say none.
-async fn share(ground: &Ground, retain: bool) -> String {
+pub async fn share(ground: &Ground, retain: bool) -> String {
     let name = format!("z-{}-share{}", ground.name, if retain { "-retain" } else { "" });
     let class: StorageClass = typed(json!({
         "metadata": { "name": name },
@@ -66,11 +75,11 @@ async fn share(ground: &Ground, retain: bool) -> String {
     name
 }
 
-async fn gone(ground: &Ground, class: &str) {
+pub async fn gone(ground: &Ground, class: &str) {
     drop(Api::<StorageClass>::all(ground.client.clone()).delete(class, &DeleteParams::default()).await);
 }
 
-fn results(class: &str) -> Value {
+pub fn results(class: &str) -> Value {
     json!({ "volumeClaimTemplate": { "storageClassName": class, "resources": { "requests": { "storage": "64Mi" } } },
         "claimRetention": "Delete", "persistTimeoutSeconds": 8 })
 }

@@ -3,6 +3,7 @@
 // clippy lets tests unwrap, but not what tests call.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod many;
 mod reports;
 mod server;
 

@@ -122,6 +122,13 @@ impl Server {
         self.held().objects.get(&place).cloned()
     }
 
+    /// How many objects there are of each kind.
+    pub fn count(&self) -> BTreeMap<String, usize> {
+        let mut count = BTreeMap::new();
+        self.held().objects.keys().for_each(|place| *count.entry(place.kind.clone()).or_default() += 1);
+        count
+    }
+
     /// Puts an object there, in place of the one that was; everybody who watches is told.
     pub fn put(&self, kind: &str, object: Value) -> Value {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();

@@ -62,6 +62,30 @@ pub fn rename(from: &Path, to: &Path) -> io::Result<()> {
     }
 }
 
+/// Makes a directory and those above it that are not there, and makes each last.
+///
+/// An NFS client that looked for a name in vain believes it for up to a minute, also when mkdir has just told it that the name is
+/// taken, by another host: to list the directory above makes it ask again.
+pub fn make(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let above = directory.parent().filter(|above| *above != Path::new("")).unwrap_or(Path::new("."));
+    let made = match fs::create_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make(above)?;
+            fs::create_dir(directory)
+        }
+        other => other,
+    };
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::read_dir(above)?.next().transpose().map(drop)
+        }
+        other => other.and_then(|()| sync(above)),
+    }
+}
+
 /// Removes a directory and all in it; one that is not there is removed already.
 pub fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {

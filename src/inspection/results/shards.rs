@@ -62,7 +62,7 @@ pub fn named(directory: &Path, run: &Run) -> io::Result<Run> {
 /// Writes the part of a run that one node has found, and returns it. Needs no lock: nobody else writes it.
 pub fn leave(directory: &Path, run: &Run, pod: &str) -> io::Result<Run> {
     let place = directory.join(run.path()).join("shards");
-    fs::create_dir_all(&place)?;
+    disk::make(&place)?;
     let path = place.join(file(run));
     let before = fs::read(&path).ok().and_then(|text| serde_json::from_slice::<Run>(&text).ok());
     let part = beside(run, before.as_ref());

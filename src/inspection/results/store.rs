@@ -131,7 +131,7 @@ fn attempt(saving: &Saving) -> io::Result<Kept> {
     let task = saving.run.task.directory();
     let directory = saving.root.join(&task);
     let runs = directory.join("runs");
-    fs::create_dir_all(&runs)?;
+    disk::make(&runs)?;
     sweep(&runs, Duration::from_secs(saving.stale))?;
 
     let mut backfilled = Vec::new();
@@ -265,7 +265,7 @@ fn commit(
             return Ok((path, sha256));
         }
         if let Some(day) = target.parent() {
-            make(directory, day)?;
+            disk::make(day)?;
             match disk::rename(&staging, &target) {
                 // Somebody's run is there, as a directory that is not empty can't be replaced.
                 Err(error) if is_taken(&error) => {}
@@ -285,24 +285,6 @@ fn is_taken(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory
     )
-}
-
-/// Makes the directories between `top` and `bottom`, and makes each last.
-fn make(top: &Path, bottom: &Path) -> io::Result<()> {
-    if bottom == top || bottom.is_dir() {
-        return Ok(());
-    }
-    if let Some(above) = bottom.parent() {
-        make(top, above)?;
-        match fs::create_dir(bottom) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            other => {
-                other?;
-                disk::sync(above)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Removes what writers left that died long ago.
@@ -337,7 +319,7 @@ fn entry_day(path: &str) -> Option<Date> {
 /// Sums up each day anew whose runs are all there, and adds the fresh ones to days that have lost some. A day that is over is
 /// summed up for good with the first run of the next one.
 fn roll_up(directory: &Path, index: &Index, fresh: &[&Run], saving: &Saving) -> io::Result<()> {
-    fs::create_dir_all(directory.join("daily"))?;
+    disk::make(&directory.join("daily"))?;
     let today = saving.now.to_zoned(TimeZone::UTC).date();
     let days: BTreeSet<Date> = index.runs.iter().filter_map(|run| entry_day(&run.path)).collect();
     let yesterday = days.iter().rev().find(|day| **day < today).copied();

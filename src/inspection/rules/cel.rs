@@ -8,11 +8,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use kube_cel::KubeCelExt;
 use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr};
 use kube_cel::cel::objects::{Key, Map};
 use kube_cel::cel::{Context, Program, Value};
 use serde_json::Value as Json;
+
+use super::dialect;
 
 /// The variables that an expression may name. `object` is there where it is evaluated for each item.
 pub const VARIABLES: [&str; 6] = ["result", "items", "target", "now", "previous", "object"];
@@ -22,7 +23,7 @@ const TIMES: [&str; 4] = ["notAfter", "notBefore", "tlsNotAfter", "lastTransitio
 
 /// Functions that `cel` and kube-cel register.
 const FUNCTIONS: &str = "add asApproximateFloat asInteger base64.decode base64.encode bytes charAt cidr compareTo \
-contains containsCIDR containsIP distinct double duration endsWith family find findAll first flatten format format.byte \
+contains containsCIDR containsIP distinct double duration dyn endsWith family find findAll first flatten format format.byte \
 format.date format.datetime format.dns1035Label format.dns1035LabelPrefix format.dns1123Label format.dns1123LabelPrefix \
 format.dns1123Subdomain format.dns1123SubdomainPrefix format.labelValue format.named format.qualifiedName format.uri \
 format.uuid getDate getDayOfMonth getDayOfWeek getDayOfYear getEscapedPath getFullYear getHost getHostname getHours \
@@ -67,7 +68,7 @@ pub enum BadExpression {
 /// An expression that compiles.
 pub struct Expression {
     text: String,
-    program: Program,
+    read: IdedExpr,
     each: bool,
 }
 
@@ -75,19 +76,16 @@ impl Expression {
     /// Compiles `text`.
     pub fn compile(text: &str) -> Result<Self, BadExpression> {
         let expr = || text.to_owned();
-        let program = Program::compile(text).map_err(|error| {
-            let why = error.to_string();
-            BadExpression::Syntax { expr: expr(), why: why.lines().next().unwrap_or_default().to_owned() }
-        })?;
+        let read = dialect::read(text).map_err(|why| BadExpression::Syntax { expr: expr(), why })?;
         let mut names = Names::default();
-        names.walk(program.expression(), &mut Vec::new());
+        names.walk(&read, &mut Vec::new());
         if let Some(name) = names.functions.iter().find(|name| !known_function(name)) {
             return Err(BadExpression::Function { expr: expr(), name: name.clone() });
         }
         if let Some(name) = names.variables.iter().find(|name| !VARIABLES.contains(&name.as_str())) {
             return Err(BadExpression::Variable { expr: expr(), name: name.clone() });
         }
-        Ok(Self { text: expr(), program, each: names.variables.iter().any(|name| name == "object") })
+        Ok(Self { text: expr(), read, each: names.variables.iter().any(|name| name == "object") })
     }
 
     /// As written.
@@ -102,18 +100,18 @@ impl Expression {
 
     /// What it says; an error where it can't be evaluated or is neither true nor false.
     pub fn holds(&self, scope: &Scope) -> Result<bool, String> {
-        match self.program.execute(&scope.0) {
-            Ok(Value::Bool(holds)) => Ok(holds),
-            Ok(other) => Err(format!("{:?} is {}, not true or false", self.text, other.type_of())),
-            Err(error) => Err(format!("{:?}: {}", self.text, shortened(&error.to_string()))),
-        }
+        self.holds_in(&scope.0)
     }
 
     /// The same for one item.
     pub fn holds_for(&self, scope: &Scope, object: &Value) -> Result<bool, String> {
         let mut inner = scope.0.new_inner_scope();
         inner.add_variable_from_value("object", object.clone());
-        match self.program.execute(&inner) {
+        self.holds_in(&inner)
+    }
+
+    fn holds_in(&self, context: &Context) -> Result<bool, String> {
+        match Value::resolve(&self.read, context) {
             Ok(Value::Bool(holds)) => Ok(holds),
             Ok(other) => Err(format!("{:?} is {}, not true or false", self.text, other.type_of())),
             Err(error) => Err(format!("{:?}: {}", self.text, shortened(&error.to_string()))),
@@ -140,9 +138,7 @@ pub struct Scope(Context<'static>);
 impl Scope {
     /// With all functions and `now`.
     pub fn new(now: jiff::Timestamp) -> Self {
-        let mut context = Context::default();
-        context.register_all();
-        let mut scope = Self(context);
+        let mut scope = Self(dialect::context());
         scope.set("now", timestamp(&now.to_string()).unwrap_or(Value::Null));
         scope
     }

@@ -10,6 +10,7 @@ pub mod cel;
 mod certificate;
 mod cluster;
 mod database;
+mod dialect;
 mod dns;
 pub mod exec;
 mod grpc;

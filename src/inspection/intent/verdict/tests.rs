@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::inspection::run::Termination;
 
 fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
@@ -192,4 +193,60 @@ fn a_node_that_was_looked_at_twice_stands_for_no_other() {
     assert_eq!((run.outcome, run.reason.as_deref()), (Outcome::Error, Some("NodeNotInspected")));
     assert_eq!((run.summary.pass, run.summary.error), (1, 1));
     assert_eq!(status.failing_rules[0].message.as_deref(), Some("nothing was heard from b"));
+}
+
+/// A pod's last word with this many rules, whose names are as long as they may be and whose messages have so many letters.
+fn word(rules: usize, letters: usize) -> Termination {
+    let long = |of: &str| of.chars().cycle().take(63).collect::<String>();
+    let rule = |number: usize| {
+        let name = format!("{}{number:02}", &long("rule")[..61]);
+        let result = ["fail", "error", "warn"][number % 3];
+        json!({ "n": name, "r": result, "s": "critical", "ms": 30_000, "why": "NodeNotInspected", "m": "\u{7ed3}".repeat(letters) })
+    };
+    let word = json!({
+        "id": "20260901T120500Z-29804405", "generation": 1, "trigger": "Schedule", "outcome": "fail", "summary": { "fail": rules },
+        "startTime": "2026-09-01T12:05:01Z", "completionTime": "2026-09-01T12:05:02Z", "path": long("path").repeat(4),
+        "sha256": long("0"), "persisted": { "ok": false, "reason": "WriteFailed", "message": "\u{7ed3}".repeat(letters) },
+        "rules": (0..rules).map(rule).collect::<Vec<_>>(),
+    });
+    // As the runner cuts it to what a pod may say.
+    serde_json::from_str(&serde_json::from_value::<Termination>(word).unwrap().fitted()).unwrap()
+}
+
+#[test]
+fn a_status_stays_below_8_kib_whatever_runs_find_and_however_many_there_are() {
+    let words = [word(64, 1200), word(20, 25), word(10, 80), word(1, 1200), word(0, 0), word(30, 3)];
+    let spec = json!({ "schedule": "*/5 * * * *", "target": format!("service/{}", "t".repeat(63)) });
+    let mut task = task(spec, json!(null));
+    let check = "c".repeat(52);
+    task.metadata.name = Some(check.clone());
+    let first = at("2026-09-01T12:05:00Z");
+    let mut sizes = Vec::new();
+    for (slot, word) in (0..8640_i64).zip(words.iter().cycle()) {
+        let moment = first + jiff::SignedDuration::from_mins(5 * slot);
+        let end = moment + jiff::SignedDuration::from_secs(9);
+        let minute = moment.as_second() / 60;
+        let name = format!("{check}-{minute}");
+        let mut word = word.clone();
+        word.id = format!("{}-{minute}", moment.strftime("%Y%m%dT%H%M%SZ"));
+        (word.start_time, word.completion_time) = (moment, end);
+        let text = serde_json::to_string(&word).unwrap();
+        assert!(text.len() <= 4096, "{}", text.len());
+        let mut pod = pod(&name, "fail");
+        let said = pod.status.as_mut().and_then(|status| status.container_statuses.as_mut()).unwrap();
+        said[0].state.as_mut().and_then(|state| state.terminated.as_mut()).unwrap().message = Some(text);
+        let jobs = vec![job(&name, &end.to_string(), "Complete", "")];
+        let (status, ended) =
+            status(&task, &Found { jobs, pods: vec![pod], ..Default::default() }, None, end);
+        assert_eq!(ended.len(), 1, "{name}");
+        let size = json!(status).to_string().len();
+        assert!(size < 8 << 10, "{size} bytes after run {slot}: {status:?}");
+        sizes.push(size);
+        task.status = Some(status);
+    }
+    // As long after a month as after two hours, give or take a digit.
+    let of = |sizes: &[usize]| sizes.iter().max().copied().unwrap();
+    let (early, late) = (of(&sizes[12..24]), of(&sizes[8628..]));
+    assert!(early.abs_diff(late) < 32, "{early} bytes at first, {late} at last");
+    assert_eq!(task.status.unwrap().recent_runs.len(), MOST_RECENT);
 }
