@@ -9,6 +9,7 @@ mod fixture;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -156,7 +157,6 @@ fn index(of: &[kuration::inspection::run::Run]) {
 /// `kuration inspect` with one rule that costs nothing, as a pod runs it.
 struct Runner {
     place: tempfile::TempDir,
-    _server: TcpListener,
     minute: u64,
 }
 
@@ -164,8 +164,13 @@ impl Runner {
     fn new() -> Self {
         let place = tempfile::tempdir().unwrap();
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        // It speaks first: for a server that says nothing, a rule waits 300 ms.
+        std::thread::spawn(move || {
+            server.incoming().flatten().for_each(|mut caller| drop(caller.write_all(b"220 here\r\n")));
+        });
         let of = fixture::task("check-database");
-        let rule = json!({ "name": "open", "tcp": { "host": "127.0.0.1", "port": server.local_addr().unwrap().port() } });
+        let rule = json!({ "name": "open", "tcp": { "host": "127.0.0.1", "port": port } });
         let task = json!({
             "apiVersion": "kuration.io/v1", "kind": "InspectionTask",
             "metadata": { "name": of.name, "namespace": of.namespace, "uid": of.uid, "generation": of.generation },
@@ -175,7 +180,7 @@ impl Runner {
             },
         });
         fs::write(place.path().join("task.json"), task.to_string()).unwrap();
-        Runner { place, _server: server, minute: 29_000_000 }
+        Runner { place, minute: 29_000_000 }
     }
 
     fn start(&mut self, volume: Option<&Path>) -> Child {
