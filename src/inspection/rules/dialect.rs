@@ -2,12 +2,12 @@
 //! that replace theirs, and operators that are calls of functions here. What an API server says of each stands in
 //! `tests/inspection/expressions.rs`; what can't be mended stands there too, and in docs/limitations.md.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 use kube_cel::KubeCelExt;
-use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr, operators};
+use kube_cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, operators};
 use kube_cel::cel::extractors::{Arguments, This};
 use kube_cel::cel::objects::OptionalValue;
 use kube_cel::cel::parser::Parser;
@@ -53,12 +53,10 @@ fn doubled(text: &str) -> bool {
             _ if c.is_whitespace() => {}
             // Of two signs, what stood before the first of them counts.
             '-' => {
-                last = if last == '-' && !sign {
+                if last == '-' && !sign {
                     before = '-';
-                    '-'
-                } else {
-                    '-'
                 }
+                last = '-';
             }
             _ => (before, last) = (c, c),
         }
@@ -123,7 +121,7 @@ pub(super) fn context() -> Context<'static> {
     context.add_function("string", string);
     context.add_function("int", int);
     context.add_function("format.named", |name: Arc<String>| {
-        plain("format.named(it)", Value::String(name)).map(|format| {
+        plain("format.named", Value::String(name)).map(|format| {
             let named = match format {
                 Value::Null => OptionalValue::none(),
                 format => OptionalValue::of(format),
@@ -164,13 +162,18 @@ pub(super) fn context() -> Context<'static> {
     context
 }
 
-/// What the library's own function says.
-fn plain(call: &str, it: Value) -> ResolveResult {
-    let call = Parser::default().parse(call).map_err(|error| wrong("plain", error))?;
-    let mut context = Context::default();
-    context.register_all();
-    context.add_variable_from_value("it", it);
-    Value::resolve(&call, &context)
+/// What the library's own `function` says of `it`.
+fn plain(function: &str, it: Value) -> ResolveResult {
+    static LIBRARY: LazyLock<Context<'static>> = LazyLock::new(|| {
+        let mut library = Context::default();
+        library.register_all();
+        library
+    });
+    let mut scope = LIBRARY.new_inner_scope();
+    scope.add_variable_from_value("it", it);
+    let it = IdedExpr { id: 1, expr: Expr::Ident("it".to_owned()) };
+    let call = CallExpr { func_name: function.to_owned(), target: None, args: vec![it] };
+    Value::resolve(&IdedExpr { id: 2, expr: Expr::Call(call) }, &scope)
 }
 
 fn wrong(function: &str, why: impl ToString) -> ExecutionError {
@@ -208,7 +211,7 @@ fn size(This(of): This<Value>) -> ResolveResult {
 fn int(This(of): This<Value>) -> ResolveResult {
     match of {
         Value::Timestamp(time) => Ok(Value::Int(time.timestamp())),
-        other => plain("int(it)", other),
+        other => plain("int", other),
     }
 }
 
@@ -229,7 +232,7 @@ fn string(This(of): This<Value>) -> ResolveResult {
             let zone = time.format("%:z").to_string().replace("+00:00", "Z");
             format!("{}{part}{zone}", time.format("%Y-%m-%dT%H:%M:%S"))
         }
-        other => return plain("string(it)", other),
+        other => return plain("string", other),
     };
     Ok(Value::String(Arc::new(text)))
 }
