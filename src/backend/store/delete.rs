@@ -2,10 +2,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::renameat;
+use rustix::fs::{AtFlags, renameat, statat};
 use rustix::io::Errno;
 
-use super::create::{is_noted, reservation};
+use super::create::{is_noted, key_of, reservation};
 use super::trees::Trees;
 use super::{Store, tree};
 use crate::backend::{DeleteError, Trouble};
@@ -16,7 +16,7 @@ impl Store {
     /// Success where there is no such volume (any more).
     pub(super) fn delete(&self, key: Key) -> Result<(), DeleteError> {
         let Some(trees) = self.trees()? else { return Ok(()) };
-        let Some(record) = self.record(&trees, key)? else { return Ok(()) };
+        let Some(record) = self.record(&trees, key)? else { return self.delete_none(&trees, key) };
         self.refuse_published(&trees, key)?;
         self.throw_away(&trees, &record)
     }
@@ -81,6 +81,45 @@ impl Store {
         Ok(())
     }
 
+    /// Where there is no volume. Nodes that have it nevertheless are those of a delete that died when it should have brought the
+    /// volume back: whoever tries again does that.
+    ///
+    /// A publication that is about to be refused has its note up for a moment, too. Then what was deleted comes back, and goes
+    /// at the next try.
+    fn delete_none(&self, trees: &Trees, key: Key) -> Result<(), DeleteError> {
+        let published = self.published(trees, key)?;
+        if published.is_empty() {
+            return Ok(());
+        }
+        // A delete that is under way finds that done, or this does.
+        match self.thrown_last(trees, key)? {
+            Some(record) => self.bring_back(trees, &record)?,
+            None => return Ok(()),
+        }
+        Err(in_use(published))
+    }
+
+    /// The record of the volume of `key` that was deleted last.
+    fn thrown_last(&self, trees: &Trees, key: Key) -> Result<Option<Record>, Trouble> {
+        let doing = self.trouble("looking for a deleted volume");
+        let mut thrown = Vec::new();
+        for (part, shelf, end) in [("trash", &trees.trash, ".json"), ("retained", &trees.retained, "")] {
+            for (name, _) in trees.names(part).map_err(&doing)? {
+                if key_of(&name) != key.to_string() || !name.ends_with(end) {
+                    continue;
+                }
+                // Its time is that of its delete.
+                let stat = statat(shelf, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(&doing)?;
+                thrown.push(((stat.st_mtime, stat.st_mtime_nsec), part, shelf, name));
+            }
+        }
+        let last = thrown.into_iter().max_by_key(|(at, ..)| *at);
+        let Some((_, part, shelf, name)) = last else { return Ok(None) };
+        let content =
+            tree::read(shelf.as_fd(), &name).map_err(self.trouble_io("reading a deleted volume"))?;
+        content.map(|content| self.parse(&self.installation, part, &name, &content)).transpose()
+    }
+
     /// Undoes a delete. What somebody made in the volume's place meanwhile stays, and the volume in the trash then.
     pub(super) fn bring_back(&self, trees: &Trees, record: &Record) -> Result<(), Trouble> {
         let doing = self.trouble("bringing back the volume, which a node got while it was deleted");
@@ -102,7 +141,11 @@ impl Store {
         }
         let (shelf, name) = shelf(trees, record);
         let back = record.key.to_string();
-        tree::move_where_none_is(shelf.as_fd(), &name, trees.volumes.as_fd(), &back).map_err(doing)?;
+        match tree::move_where_none_is(shelf.as_fd(), &name, trees.volumes.as_fd(), &back) {
+            // Another try was faster.
+            Err(Errno::NOENT) if self.record(trees, record.key)?.as_ref() == Some(record) => {}
+            other => other.map_err(doing)?,
+        }
         self.names_settled(trees.volumes.as_fd())?;
         self.names_settled(shelf.as_fd())
     }

@@ -87,6 +87,35 @@ fn of_two_deletes_that_a_publication_overtakes_neither_succeeds_and_one_brings_t
 }
 
 #[test]
+fn a_volume_that_a_dead_delete_left_in_the_trash_with_a_node_on_it_is_brought_back_by_the_next_try() {
+    for wanted in [|| wanted("pvc-1"), || wanted("pvc-1").retained()] {
+        let place = Place::share();
+        let trees = place.trees();
+        // One of that name was deleted before, and is nobody's business.
+        let former = made(&place, wanted());
+        place.store.delete(former.key).unwrap();
+        let shelf = if former.on_delete == OnDelete::Retain { "retained" } else { "trash" };
+        let lies = place.names(place.own(shelf));
+        for name in &lies {
+            place.age(&format!("{shelf}/{name}"), 60);
+        }
+        let record = made(&place, wanted());
+        place.store.throw_away(&trees, &record).unwrap();
+        // Nobody has it: there is nothing to delete.
+        assert_eq!(place.store.delete(record.key), Ok(()));
+        let notes = tree::make_directory(trees.published.as_fd(), &record.key.to_string(), 0o700).unwrap();
+        let note = serde_json::to_string(&publication("n")).unwrap();
+        tree::put_note(notes.as_fd(), "note", &note).unwrap();
+        assert_eq!(place.store.delete(record.key), in_use());
+        assert_eq!(place.store.find(record.key).unwrap().1.record, record);
+        assert_eq!((file(&place, &record), place.names(place.own(shelf))), ("pvc-1".to_owned(), lies));
+        // The one that was thought dead, and a third.
+        assert_eq!(place.store.bring_back(&trees, &record), Ok(()));
+        assert_eq!(place.store.delete(record.key), in_use());
+    }
+}
+
+#[test]
 fn what_was_made_in_a_volumes_place_is_not_replaced_by_it() {
     let place = Place::share();
     let trees = place.trees();
