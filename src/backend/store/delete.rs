@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, renameat, statat};
 use rustix::io::Errno;
 
-use super::create::{is_noted, key_of, reservation};
+use super::create::{is_noted, reservation, reservations_among};
 use super::trees::Trees;
 use super::{Store, tree};
 use crate::backend::{DeleteError, Trouble};
@@ -104,10 +104,8 @@ impl Store {
         let doing = self.trouble("looking for a deleted volume");
         let mut thrown = Vec::new();
         for (part, shelf, end) in [("trash", &trees.trash, ".json"), ("retained", &trees.retained, "")] {
-            for (name, _) in trees.names(part).map_err(&doing)? {
-                if key_of(&name) != key.to_string() || !name.ends_with(end) {
-                    continue;
-                }
+            let names = reservations_among(trees.names(part).map_err(&doing)?, key);
+            for name in names.into_iter().filter(|name| name.ends_with(end)) {
                 // Its time is that of its delete.
                 let stat = statat(shelf, &name, AtFlags::SYMLINK_NOFOLLOW).map_err(&doing)?;
                 thrown.push(((stat.st_mtime, stat.st_mtime_nsec), part, shelf, name));
