@@ -284,9 +284,9 @@ pub struct ControllerFlags {
     /// Take the taint DRIVER/agent-not-ready off a node once the driver is registered there (needs --kubernetes).
     #[arg(long, env = "KURATION_STARTUP_TAINT")]
     pub startup_taint: bool,
-    /// Empty the trash only while this process holds this Lease (needs --kubernetes).
+    /// Empty the trash, and watch whose volumes are, only while this process holds this Lease (needs --kubernetes).
     ///
-    /// It is made if need be. Without it each process looks through the trash, which does no harm.
+    /// It is made if need be. Without it each process does, which does no harm.
     #[arg(long, env = "KURATION_LEASE", value_name = "NAMESPACE/NAME")]
     pub lease: Option<String>,
 }

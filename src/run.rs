@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tonic::service::Routes;
 
@@ -34,6 +34,7 @@ use crate::volume::{AllowedServers, SecretOptions};
 use crate::{bench, child, kubernetes, trial};
 
 mod claims;
+mod held;
 mod inspector;
 mod reap;
 mod report;
@@ -85,9 +86,11 @@ pub enum RunError {
 /// Whether it went well, or why it could not even begin.
 pub type Done = Result<bool, Box<dyn Error>>;
 
-/// Two threads: a request waits for a server or a child, and hardly ever for a processor.
+/// Two threads: a request waits for a server or a child, and hardly ever for a processor. One where there is one processor: two
+/// would only wake each other there.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+    let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(2));
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
 }
 
 /// Runs a driver process from its start to its end.
@@ -352,18 +355,18 @@ async fn cluster(
 ) -> Result<Option<watch::Receiver<bool>>, RunError> {
     let KubernetesSettings { startup_taint, lease } = wanted;
     let client = kubernetes::connect().await?;
-    let (sender, told) = mpsc::channel(1);
-    tokio::spawn(kubernetes::bindings(client.clone(), driver.to_owned(), sender));
-    tokio::spawn(claims::follow(told, volumes.clone(), servers.clone(), claims::AGAIN));
     if startup_taint {
         tokio::spawn(kubernetes::StartupTaint::of(driver).remove(client.clone(), metrics.clone()));
     }
-    Ok(lease.map(|(namespace, name)| {
+    let held = lease.map(|(namespace, name)| {
         let (sender, held) = watch::channel(false);
-        let lease = kubernetes::Lease::new(client, &namespace, &name, kubernetes::identity());
+        let lease = kubernetes::Lease::new(client.clone(), &namespace, &name, kubernetes::identity());
         tokio::spawn(lease.keep(sender));
         held
-    }))
+    });
+    let (driver, volumes, servers) = (driver.to_owned(), volumes.clone(), servers.clone());
+    tokio::spawn(claims::whenever_held(held.clone(), client, driver, volumes, servers));
+    Ok(held)
 }
 
 fn image_kind(filesystem: PoolFilesystem) -> Option<image::Kind> {

@@ -10,6 +10,7 @@ mod pool_filesystems {
     mod every;
     mod image;
     mod plain;
+    mod records;
     mod stand;
     mod xfs;
 }

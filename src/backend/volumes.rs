@@ -1,11 +1,8 @@
 //! Volumes, wherever they live: what the porch asks for, and the two places that can answer.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::job::{Ask, Reaped};
@@ -110,33 +107,6 @@ pub trait Backend: Send + Sync {
 #[derive(Clone)]
 pub struct Volumes {
     backend: Arc<dyn Backend>,
-    written: Arc<Written>,
-}
-
-/// So many are remembered, of 8 bytes each.
-const WRITTEN: usize = 4_096;
-
-/// The claims that records were last made with: what is bound just after was recorded, and need not be read again. Forgetting
-/// one costs a look.
-#[derive(Default)]
-struct Written {
-    hasher: RandomState,
-    hashes: Mutex<HashSet<u64>>,
-}
-
-impl Written {
-    fn remember(&self, id: &VolumeId, claim: &Claim) {
-        let mut hashes = self.hashes.lock();
-        if hashes.len() >= WRITTEN {
-            hashes.clear();
-        }
-        hashes.insert(self.hasher.hash_one((id, claim)));
-    }
-
-    /// Whether it was `claim`; asked again, it is not known any more.
-    fn was(&self, id: &VolumeId, claim: &Claim) -> bool {
-        self.hashes.lock().remove(&self.hasher.hash_one((id, claim)))
-    }
 }
 
 /// The answer was to another question: a child of another version, which can't be, since it is this program's own file.
@@ -165,7 +135,7 @@ fn id_of(place: &Place, volume: &Volume, identity: Identity, key: Key) -> Volume
 impl Volumes {
     /// The volumes of `backend`.
     pub fn new(backend: Arc<dyn Backend>) -> Self {
-        Self { backend, written: Arc::default() }
+        Self { backend }
     }
 
     /// Where they are kept.
@@ -193,11 +163,7 @@ impl Volumes {
     ) -> Result<(VolumeId, Volume), CreateError> {
         let key = wanted.key;
         let (identity, volume) = asked!(self, place, None, Job::Create(Box::new(wanted)), deadline, Create);
-        let id = id_of(place, &volume, identity, key);
-        if let Some(claim) = &volume.record.claim {
-            self.written.remember(&id, claim);
-        }
-        Ok((id, volume))
+        Ok((id_of(place, &volume, identity, key), volume))
     }
 
     /// Moves a volume to the trash; success where there is none.
@@ -284,9 +250,6 @@ impl Volumes {
 
     /// Records whose a volume is; whether that was news.
     pub async fn claim(&self, handle: &Handle, claim: Claim, deadline: Instant) -> Result<bool, ExpandError> {
-        if self.written.was(&handle.id, &claim) {
-            return Ok(false);
-        }
         let place = self.backend.locate(handle)?.ok_or(ExpandError::NotFound)?;
         let job = Job::Claim { key: handle.id.key(), claim };
         Ok(asked!(self, &place, Some(&handle.id), job, deadline, Claim))
@@ -352,26 +315,5 @@ impl Volumes {
             asked!(self, &place, None, Job::Ping, deadline, Ping);
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_claim_that_a_volume_was_made_with_is_known_once_and_no_other_is() {
-        let written = Written::default();
-        let id = VolumeId::Pool { identity: Identity::new([1; 4]), key: Key::of("", "pvc-1") };
-        let of = |name: &str| Claim { namespace: "team".into(), name: name.into(), volume: "pvc-1".into() };
-        assert!(!written.was(&id, &of("a")));
-        written.remember(&id, &of("a"));
-        assert!(!written.was(&id, &of("b")));
-        assert!(written.was(&id, &of("a")));
-        assert!(!written.was(&id, &of("a")));
-        for at in 0..3 * WRITTEN {
-            written.remember(&id, &of(&at.to_string()));
-        }
-        assert!(written.hashes.lock().len() <= WRITTEN);
     }
 }

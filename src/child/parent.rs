@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::oneshot;
@@ -157,7 +157,9 @@ impl Shared {
     }
 }
 
-async fn receive(mut reader: OwnedReadHalf, shared: Arc<Shared>) {
+async fn receive(reader: OwnedReadHalf, shared: Arc<Shared>) {
+    // A message is three reads, and mostly comes whole.
+    let mut reader = BufReader::new(reader);
     while let Ok((id, body)) = message(&mut reader).await {
         let asked = {
             let mut waiting = shared.waiting();
@@ -172,7 +174,7 @@ async fn receive(mut reader: OwnedReadHalf, shared: Arc<Shared>) {
     shared.end();
 }
 
-async fn message(reader: &mut OwnedReadHalf) -> io::Result<(u64, Vec<u8>)> {
+async fn message(reader: &mut BufReader<OwnedReadHalf>) -> io::Result<(u64, Vec<u8>)> {
     let length = reader.read_u32().await? as usize;
     if !(8..=MAX_MESSAGE).contains(&length) {
         return Err(io::Error::other("a message of a length that can't be"));

@@ -1,9 +1,10 @@
 //! The child's side: a loop over jobs.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,24 +20,19 @@ where
     J: DeserializeOwned + Send + 'static,
     A: Serialize,
 {
+    // It was started by /proc/self/exe, and ps(1) would call it 'exe'.
+    rustix::thread::set_name(c"kuration")?;
     let socket = UnixStream::from(standard_input());
     let writer = Arc::new(Mutex::new(socket.try_clone()?));
-    let (jobs, queue) = mpsc::channel::<(u64, J)>();
-    let queue = Arc::new(Mutex::new(queue));
+    let queue = Arc::new(Queue::<(u64, J)>::default());
     let answer = Arc::new(answer);
     for _ in 0..threads {
         let (queue, writer, answer) = (Arc::clone(&queue), Arc::clone(&writer), Arc::clone(&answer));
         // The default stack of 2 MiB is address space, not memory; nothing here recurses.
         std::thread::Builder::new().name("job".into()).spawn(move || {
             loop {
-                let job = match queue.lock() {
-                    Ok(queue) => queue.recv(),
-                    Err(_) => return,
-                };
-                let Ok((id, job)) = job else { return };
-                let message = encode(id, &answer(job));
-                let sent =
-                    message.and_then(|m| writer.lock().map_err(|_| io::ErrorKind::Other)?.write_all(&m));
+                let (id, job) = queue.next();
+                let sent = encode(id, &answer(job)).and_then(|message| held(&writer).write_all(&message));
                 if sent.is_err() {
                     // The parent is gone, or the answer can't be told: an end that the parent sees, not a silent wait.
                     std::process::exit(1);
@@ -45,12 +41,45 @@ where
         })?;
     }
     let mut reader = io::BufReader::new(socket);
-    while let Some((id, job)) = read(&mut reader)? {
-        if jobs.send((id, job)).is_err() {
-            break;
-        }
+    while let Some(job) = read(&mut reader)? {
+        queue.put(job);
     }
     Ok(())
+}
+
+/// Jobs that wait for a thread. Each wakes one, where threads in line for a channel's receiver wake one another.
+struct Queue<T> {
+    jobs: Mutex<VecDeque<T>>,
+    more: Condvar,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Self {
+        Self { jobs: Mutex::default(), more: Condvar::new() }
+    }
+}
+
+impl<T> Queue<T> {
+    fn put(&self, job: T) {
+        held(&self.jobs).push_back(job);
+        self.more.notify_one();
+    }
+
+    /// The oldest job, waited for.
+    fn next(&self) -> T {
+        let mut jobs = held(&self.jobs);
+        loop {
+            match jobs.pop_front() {
+                Some(job) => return job,
+                None => jobs = self.more.wait(jobs).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+/// Nothing that is done under these locks panics.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[allow(unsafe_code)]

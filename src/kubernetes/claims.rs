@@ -1,7 +1,8 @@
 //! Whose the volumes are: the claims to which PersistentVolumes of the driver are bound.
 //!
 //! A claim that moves to another namespace keeps its PersistentVolume, and CSI tells nobody. So the volumes are watched, and each
-//! binding that was not told before is told.
+//! binding that was not told before is told, but for one: the claim that a volume was made for is in its record from the start, by
+//! what the provisioner said (`--extra-create-metadata`).
 //!
 //! Rights: persistentvolumes list, watch.
 
@@ -23,6 +24,13 @@ use crate::volume::Claim;
 
 /// How long to wait after trouble.
 const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long what happens is left to gather, so that many volumes at once cost one waking and not one for each event. The API server
+/// holds back about as many for who reads slowly as come in that time, and the connection as many again.
+const GATHER: Duration = Duration::from_millis(200);
+
+/// As many are told of at once.
+const AT_ONCE: usize = 1_000;
 
 /// A volume, and the claim that has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +72,7 @@ struct Source {
 struct Reference {
     namespace: Option<String>,
     name: Option<String>,
+    uid: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -86,51 +95,75 @@ fn name_and_version<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta
 /// Tells who has the volumes of `driver`, at first of all, then of each that changes hands, until nobody listens.
 pub async fn bindings(client: Client, driver: String, told: mpsc::Sender<Bound>) {
     let volumes: Api<Watched> = Api::all(client);
-    let mut events = pin!(watcher(volumes, watcher::Config::default()).default_backoff());
-    let (mut known, mut said) = (HashMap::new(), Said::default());
-    // While volumes are listed anew: those that are still there.
-    let mut listed = HashSet::new();
-    while let Some(event) = events.next().await {
-        let volume = match event {
-            Ok(watcher::Event::Apply(volume)) => {
-                said.well("watching PersistentVolumes");
-                volume
-            }
-            Ok(watcher::Event::InitApply(volume)) => {
-                listed.extend(handle(&volume, &driver).map(str::to_owned));
-                volume
-            }
-            Ok(watcher::Event::Delete(volume)) => {
-                handle(&volume, &driver).and_then(|id| known.remove(id));
-                continue;
-            }
-            Ok(watcher::Event::Init) => {
-                listed.clear();
-                continue;
-            }
-            // Of what was deleted while the watch was broken, nobody tells.
-            Ok(watcher::Event::InitDone) => {
-                let there = std::mem::take(&mut listed);
-                known.retain(|id, _| there.contains(id));
-                continue;
-            }
-            Err(error) => {
-                watch_trouble(
-                    &mut said,
-                    "PersistentVolumes can't be watched, so records may name an old claim",
-                    error,
-                );
-                tokio::time::sleep(AGAIN).await;
-                continue;
-            }
-        };
-        let Some(bound) = bound(&volume, &driver) else { continue };
-        if known.get(&bound.volume_id) != Some(&bound.claim) {
-            known.insert(bound.volume_id.clone(), bound.claim.clone());
-            if told.send(bound).await.is_err() {
-                return;
+    let events = watcher(volumes, watcher::Config::default()).default_backoff();
+    let mut events = pin!(events.ready_chunks(AT_ONCE));
+    let (mut known, mut said) = (Known::default(), Said::default());
+    while let Some(events) = events.next().await {
+        let mut pause = GATHER;
+        for event in events {
+            match event {
+                Ok(event) => {
+                    if matches!(event, watcher::Event::Apply(_)) {
+                        said.well("watching PersistentVolumes");
+                    }
+                    if let Some(news) = known.learn(event, &driver)
+                        && told.send(news).await.is_err()
+                    {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    watch_trouble(
+                        &mut said,
+                        "PersistentVolumes can't be watched, so records may name an old claim",
+                        error,
+                    );
+                    pause = AGAIN;
+                }
             }
         }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Who has which volume, as far as it was told.
+#[derive(Default)]
+struct Known {
+    claims: HashMap<String, Claim>,
+    /// While volumes are listed anew: those that are still there.
+    listed: HashSet<String>,
+}
+
+impl Known {
+    /// What an event says that was not known.
+    fn learn(&mut self, event: watcher::Event<Watched>, driver: &str) -> Option<Bound> {
+        let volume = match event {
+            watcher::Event::Apply(volume) => volume,
+            watcher::Event::InitApply(volume) => {
+                self.listed.extend(handle(&volume, driver).map(str::to_owned));
+                volume
+            }
+            watcher::Event::Delete(volume) => {
+                handle(&volume, driver).and_then(|id| self.claims.remove(id));
+                return None;
+            }
+            watcher::Event::Init => {
+                self.listed.clear();
+                return None;
+            }
+            // Of what was deleted while the watch was broken, nobody tells.
+            watcher::Event::InitDone => {
+                let there = std::mem::take(&mut self.listed);
+                self.claims.retain(|id, _| there.contains(id));
+                return None;
+            }
+        };
+        let bound = bound(&volume, driver)?;
+        if self.claims.get(&bound.volume_id) == Some(&bound.claim) {
+            return None;
+        }
+        self.claims.insert(bound.volume_id.clone(), bound.claim.clone());
+        Some(bound)
     }
 }
 
@@ -139,17 +172,24 @@ fn handle<'a>(volume: &'a Watched, driver: &str) -> Option<&'a str> {
     (source.driver == driver).then_some(source.volume_handle.as_str())
 }
 
-/// Who has `volume`, if it is the driver's and bound. One that is released has a claim still, which is gone.
+/// Who has `volume`, if it is the driver's and bound, and not to the claim that it was made for. One that is released has a claim
+/// still, which is gone.
 fn bound(volume: &Watched, driver: &str) -> Option<Bound> {
     let volume_id = handle(volume, driver)?.to_owned();
     let phase = volume.status.phase.as_deref();
     let claim = volume.spec.claim_ref.as_ref().filter(|_| phase == Some("Bound"))?;
-    let claim = Claim {
-        namespace: claim.namespace.clone()?,
-        name: claim.name.clone()?,
-        volume: volume.metadata.name.clone()?,
-    };
+    let name = volume.metadata.name.clone()?;
+    if is_made_for(&name, claim) {
+        return None;
+    }
+    let claim = Claim { namespace: claim.namespace.clone()?, name: claim.name.clone()?, volume: name };
     Some(Bound { volume_id, claim })
+}
+
+/// Whether the PersistentVolume `name` was made for `claim`: the provisioner calls it by the claim's UID, which no other claim ever
+/// has. Under another prefix of names (`--volume-name-prefix`) all claims count as later ones, which costs a look at the record.
+fn is_made_for(name: &str, claim: &Reference) -> bool {
+    claim.uid.as_deref().is_some_and(|uid| name.strip_prefix("pvc-") == Some(uid))
 }
 
 #[cfg(test)]
@@ -175,5 +215,25 @@ mod tests {
         let other: Watched =
             serde_json::from_value(json!({"metadata": {"name": "pvc-1"}, "spec": {"nfs": {}}})).unwrap();
         assert_eq!(bound(&other, "a.b"), None);
+    }
+
+    #[test]
+    fn the_claim_that_a_volume_was_made_for_is_no_news_and_each_later_one_is() {
+        let volume = |name: &str, uid: &str| -> Watched {
+            let claim = json!({"namespace": "team", "name": "data", "uid": uid});
+            let source = json!({"driver": "a.b", "volumeHandle": "pool1~x"});
+            serde_json::from_value(json!({
+                "metadata": {"name": name}, "spec": {"csi": source, "claimRef": claim}, "status": {"phase": "Bound"},
+            }))
+            .unwrap()
+        };
+        let uid = "ab206b1a-7bef-42b5-9000-6ffe3366e812";
+        assert_eq!(bound(&volume(&format!("pvc-{uid}"), uid), "a.b"), None);
+        // Of the same name in the same namespace, and made later.
+        assert!(
+            bound(&volume(&format!("pvc-{uid}"), "bb206b1a-7bef-42b5-9000-6ffe3366e812"), "a.b").is_some()
+        );
+        assert!(bound(&volume(&format!("team-{uid}"), uid), "a.b").is_some());
+        assert!(bound(&volume("by-hand", uid), "a.b").is_some());
     }
 }

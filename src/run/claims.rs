@@ -1,29 +1,44 @@
-//! Records that name the claims which have their volumes, also after a volume has changed hands.
+//! Records that name the claims which have their volumes, also after a volume has changed hands: written by one process at a time
+//! where there is a Lease.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use kube::Client;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::backend::{ExpandError, Handle, Place, Trouble, Volumes};
-use crate::kubernetes::Bound;
+use crate::kubernetes::{self, Bound};
 use crate::volume::{AllowedServers, Claim, SecretOptions, VolumeId};
 
 /// How long one record may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often what failed is tried again.
-pub(super) const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_secs(60);
+
+/// Watches who has the volumes of `driver`, and writes it down, for as long as `held` is true; without it, always.
+pub(super) async fn whenever_held(
+    held: Option<watch::Receiver<bool>>,
+    client: Client,
+    driver: String,
+    volumes: Volumes,
+    servers: AllowedServers,
+) {
+    super::held::whenever_held(held, || async {
+        let (sender, told) = mpsc::channel(1);
+        tokio::join!(
+            kubernetes::bindings(client.clone(), driver.clone(), sender),
+            follow(told, volumes.clone(), servers.clone(), AGAIN),
+        );
+    })
+    .await;
+}
 
 /// Writes down what is told, and tries what failed once `again`. Of a server that is not allowed nothing is asked, nor of a
 /// volume that nobody made here.
-pub(super) async fn follow(
-    mut told: mpsc::Receiver<Bound>,
-    volumes: Volumes,
-    servers: AllowedServers,
-    again: Duration,
-) {
+async fn follow(mut told: mpsc::Receiver<Bound>, volumes: Volumes, servers: AllowedServers, again: Duration) {
     let mut late: HashMap<VolumeId, Claim> = HashMap::new();
     // By a clock of its own, or a cluster in which something is always bound would never come to it.
     let mut again = tokio::time::interval(again);

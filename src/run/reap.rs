@@ -43,14 +43,19 @@ pub(super) async fn whenever_held(
             .copied()
             .reduce(|a, b| VolumeCount { live: a.live + b.live, trash: a.trash + b.trash })
     });
-    let Some(mut held) = held else { return reap(&volumes, &metrics, lifetime, interval, &counts).await };
-    // The sender lives as long as the process.
-    while held.wait_for(|held| *held).await.is_ok() {
-        tokio::select! {
-            () = reap(&volumes, &metrics, lifetime, interval, &counts) => {}
-            _ = held.wait_for(|held| !*held) => {}
-        }
-        counts.lock().clear();
+    super::held::whenever_held(held, || async {
+        let _cleared = Cleared(&counts);
+        reap(&volumes, &metrics, lifetime, interval, &counts).await;
+    })
+    .await;
+}
+
+/// Forgets all counts at its end.
+struct Cleared<'a>(&'a Counts);
+
+impl Drop for Cleared<'_> {
+    fn drop(&mut self) {
+        self.0.lock().clear();
     }
 }
 

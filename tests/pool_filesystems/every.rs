@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ pub fn after_a_power_cut(pool: Pool, kind: &str, options: &str) -> Pool {
     let Pool { directory, probed, root } = pool;
     drop((probed, root));
     let path = directory.path().join("root");
-    run("umount", &[path.to_str().unwrap()]);
+    unmount(&path);
     if kind == "btrfs" {
         // Or the kernel would take the copy for an older state of the same disk.
         run("btrfs", &["device", "scan", "--forget"]);
@@ -47,6 +48,15 @@ pub fn after_a_power_cut(pool: Pool, kind: &str, options: &str) -> Pool {
     run("mount", &["-o", &format!("loop{options}"), copy.to_str().unwrap(), path.to_str().unwrap()]);
     let root = OwnedFd::from(File::open(&path).unwrap());
     Pool { directory, probed: probe(root.as_fd()).unwrap(), root }
+}
+
+/// A program that another test starts at this moment has what this process has open, until it is executed.
+fn unmount(path: &Path) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while let Err(errno) = nix::mount::umount(path) {
+        assert!(errno == nix::errno::Errno::EBUSY && Instant::now() < end, "{}: {errno}", path.display());
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 pub fn limit_holds_for_everybody(pool: &Pool, words: &str) {

@@ -8,8 +8,8 @@ use kuration::backend::pool::fs::probe;
 use kuration::volume::Key;
 use rustix::io::Errno;
 
-use super::every;
 use super::stand::{ANYBODY, MIB, Pool, begin};
+use super::{every, records};
 
 #[test]
 #[ignore = "needs project quota: tests/run's stage 'xfs quota'"]
@@ -56,6 +56,7 @@ fn many_are_made_at_once() {
 fn volumes_outlast_a_power_cut() {
     begin();
     every::outlasts_a_power_cut("xfs", ",prjquota");
+    records::outlast_a_power_cut("xfs", ",prjquota");
 }
 
 #[test]

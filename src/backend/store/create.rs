@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, fstat, linkat, renameat, statat};
+use rustix::fs::{AtFlags, fstat, linkat, renameat};
 use rustix::io::Errno;
 
 use super::lock::PromiseLock;
@@ -40,10 +40,30 @@ impl Store {
         match plan::create(wanted, &record) {
             plan::Create::Keep => {
                 let published = self.published(trees, wanted.key)?;
+                if published.is_empty() {
+                    self.make_whole(trees, &record)?;
+                }
                 Ok((trees.identity, Volume { record, published }))
             }
             plan::Create::Differs(difference) => Err(CreateError::Differs(difference)),
         }
+    }
+
+    /// Finishes what an earlier try may have left, of which nobody was told that the volume is there: a commit that never came; and
+    /// where the commit is of everything, a power cut before it, which can take the directory and leave the record.
+    fn make_whole(&self, trees: &Trees, record: &Record) -> Result<(), CreateError> {
+        if record.owns_directory && self.file_system.commits_all() {
+            let is_there = match self.existing_parent(&record.directory)? {
+                Some((parent, leaf)) => tree::is_there(parent.as_fd(), leaf)
+                    .map_err(self.trouble("looking for the volume's directory"))?,
+                None => false,
+            };
+            if !is_there {
+                tracing::warn!(directory = %record.directory, "the directory of a volume that nobody has is missing, and made anew");
+                self.make_directory(trees, &mut record.clone())?;
+            }
+        }
+        Ok(self.settled(trees.volumes.as_fd())?)
     }
 
     fn make(&self, trees: &Trees, wanted: &Wanted) -> Result<(Identity, Volume), CreateError> {
@@ -87,10 +107,8 @@ impl Store {
             }
         }
         let [leaf] = rest[..] else { return Ok(true) };
-        match statat(&parent, leaf, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => return Ok(true),
-            Err(errno) => return Err(doing(errno).into()),
-            Ok(_) => {}
+        if !tree::is_there(parent.as_fd(), leaf).map_err(&doing)? {
+            return Ok(true);
         }
         for name in self.reservations(trees, wanted.key)? {
             let earlier = self.reserved(trees, &name)?;
@@ -192,8 +210,8 @@ impl Store {
             }
             Err(errno) => return Err(doing(errno).into()),
         };
-        // Before the record, that of a volume which is there.
-        if !self.file_system.commit(parent.as_fd()).map_err(doing)? {
+        // Before the record, that of a volume which is there. Where one commit is of both, it comes after both.
+        if !self.file_system.commits_all() {
             self.names_settled(parent.as_fd())?;
         }
         Ok(())
@@ -214,7 +232,7 @@ impl Store {
         match linked {
             Ok(()) => {
                 fault_point!("create.committed");
-                self.names_settled(trees.volumes.as_fd())?;
+                self.settled(trees.volumes.as_fd())?;
                 remove()?;
                 Ok((trees.identity, Volume { record, published: Vec::new() }))
             }
@@ -307,6 +325,14 @@ impl Store {
         }
         self.forget_directory(trees, record.key, &record.directory);
         Ok(())
+    }
+
+    /// Makes what was done last, be it in one commit or, of names in `directory`, by its sync.
+    pub(super) fn settled(&self, directory: BorrowedFd<'_>) -> Result<(), Trouble> {
+        if self.file_system.commits_all() {
+            return self.file_system.commit(directory).map_err(self.trouble("committing what was done"));
+        }
+        self.names_settled(directory)
     }
 
     /// Makes names last on a local file system; a server does so by itself.

@@ -74,11 +74,11 @@ impl Store {
             }
             return Err(in_use(published?));
         }
-        if !(in_order && self.file_system.commit(shelf.as_fd()).map_err(doing)?) {
-            self.names_settled(shelf.as_fd())?;
-            self.names_settled(trees.volumes.as_fd())?;
+        if in_order {
+            return Ok(self.settled(shelf.as_fd())?);
         }
-        Ok(())
+        self.names_settled(shelf.as_fd())?;
+        Ok(self.names_settled(trees.volumes.as_fd())?)
     }
 
     /// Where there is no volume. Nodes that have it nevertheless are those of a delete that died when it should have brought the

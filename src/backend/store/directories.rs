@@ -51,7 +51,7 @@ impl Store {
     ) -> Result<bool, Trouble> {
         match tree::open_directory(trees.directories.as_fd(), &place_of(directory)) {
             Ok(users) => {
-                let names = tree::names(&users).map_err(self.trouble("reading who uses the directory"))?;
+                let names = tree::names(users).map_err(self.trouble("reading who uses the directory"))?;
                 Ok(names.iter().any(|(name, _)| *name != self.user(key)))
             }
             Err(Errno::NOENT) => Ok(false),
@@ -84,13 +84,13 @@ impl Store {
     pub(super) fn refuse_beneath(&self, key: Key, directory: &Directory) -> Result<(), CreateError> {
         let doing = self.trouble("reading which directories are used");
         let all = tree::open_directory(self.root.as_fd(), DIRECTORIES).map_err(&doing)?;
-        for (place, _) in tree::names(&all).map_err(&doing)? {
+        for (place, _) in tree::names_in(all.as_fd()).map_err(&doing)? {
             let users = match tree::open_directory(all.as_fd(), &place) {
                 Ok(users) => users,
                 Err(Errno::NOENT) => continue,
                 Err(errno) => return Err(doing(errno).into()),
             };
-            for (user, _) in tree::names(&users).map_err(&doing)? {
+            for (user, _) in tree::names_in(users.as_fd()).map_err(&doing)? {
                 let used = tree::read_note(users.as_fd(), &user).map_err(&doing)?.unwrap_or_default();
                 let beneath = used.strip_prefix(directory.as_str()).is_some_and(|rest| rest.starts_with('/'));
                 if beneath && user != self.user(key) {
@@ -109,7 +109,7 @@ impl Store {
         let doing = self.trouble("looking for other volumes");
         let all = tree::open_directory(self.root.as_fd(), INSTALLATIONS).map_err(&doing)?;
         let by_key = directory.as_str().strip_prefix("volume-").and_then(|key| key.parse().ok());
-        for (installation, _) in tree::names(&all).map_err(&doing)? {
+        for (installation, _) in tree::names_in(all.as_fd()).map_err(&doing)? {
             let of = tree::open_directory(all.as_fd(), &installation).map_err(&doing)?;
             let by_name = Key::of(&installation, directory.as_str());
             for other in [Some(by_name), by_key].into_iter().flatten().filter(|other| *other != key) {
@@ -133,7 +133,7 @@ impl Store {
             };
             let names = match shelf {
                 "volumes" => vec![key.to_string()],
-                _ => reservations_among(tree::names(&records).map_err(&doing)?, key),
+                _ => reservations_among(tree::names_in(records.as_fd()).map_err(&doing)?, key),
             };
             for name in names {
                 let content = tree::read(records.as_fd(), &name);

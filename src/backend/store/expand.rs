@@ -2,8 +2,7 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, renameat, statat};
-use rustix::io::Errno;
+use rustix::fs::renameat;
 
 use super::delete::shelf;
 use super::promise::Promise;
@@ -54,17 +53,13 @@ impl Store {
         renameat(&trees.reserved, new, &trees.volumes, record.key.to_string()).map_err(&doing)?;
         // A delete takes no lock. Where it was faster, there was no record to replace, and now there is one again.
         let (shelf, name) = shelf(trees, record);
-        match statat(shelf, name, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => {}
-            Err(errno) => return Err(doing(errno).into()),
-            Ok(_) => {
-                // Unless a volume of that name was made since.
-                let there = self.record(trees, record.key)?;
-                if there.is_some_and(|there| there.generation == record.generation) {
-                    tree::remove_file(trees.volumes.as_fd(), &record.key.to_string()).map_err(&doing)?;
-                }
-                return Err(ExpandError::NotFound);
+        if tree::is_there(shelf.as_fd(), &name).map_err(&doing)? {
+            // Unless a volume of that name was made since.
+            let there = self.record(trees, record.key)?;
+            if there.is_some_and(|there| there.generation == record.generation) {
+                tree::remove_file(trees.volumes.as_fd(), &record.key.to_string()).map_err(&doing)?;
             }
+            return Err(ExpandError::NotFound);
         }
         self.names_settled(trees.volumes.as_fd()).map_err(Trouble::into)
     }

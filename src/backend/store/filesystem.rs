@@ -17,10 +17,15 @@ pub trait FileSystem: Send + Sync {
     /// Whether a limit set here is enforced by the kernel.
     fn enforces(&self) -> bool;
 
-    /// Makes all that was done until now outlast a power cut, in one step; `false` where that can't be had, and directories are
-    /// synced one by one.
-    fn commit(&self, _: BorrowedFd<'_>) -> io::Result<bool> {
-        Ok(false)
+    /// Whether a [`commit`](FileSystem::commit) can be had; else directories are synced one by one.
+    fn commits_all(&self) -> bool {
+        false
+    }
+
+    /// Makes all that was done until now outlast a power cut, in one step. What is synced by itself before may last without what was
+    /// done earlier.
+    fn commit(&self, _: BorrowedFd<'_>) -> io::Result<()> {
+        Ok(())
     }
 
     /// Whether a power cut that takes the rename by which the directory `name` came into `parent` takes all that was done later,

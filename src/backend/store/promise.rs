@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, dup};
 
 use super::create::{is_beside, key_of};
 use super::lock::PromiseLock;
@@ -107,7 +107,7 @@ impl Store {
         };
         let key = key.map(|key| key.to_string());
         let mut promised: u64 = 0;
-        for (installation, _) in tree::names(&all).map_err(&doing)? {
+        for (installation, _) in tree::names(all).map_err(&doing)? {
             // In this order: a commit links the record first, and removes the reservation then.
             let reserved = self.sizes(&installation, "reserved")?;
             let volumes = self.sizes(&installation, "volumes")?;
@@ -142,7 +142,8 @@ impl Store {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         let age = i64::try_from(now).unwrap_or(i64::MAX).saturating_sub(changed.0);
         let settled = (age > TICK).then_some(changed);
-        let mut names = tree::names(&directory).map_err(&doing)?;
+        // Its records are opened by it afterwards.
+        let mut names = dup(&directory).and_then(tree::names).map_err(&doing)?;
         match shelf {
             // Directories lie beside their records there.
             "trash" => names.retain(|(name, _)| name.ends_with(".json")),

@@ -7,7 +7,6 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, statat};
 use rustix::io::Errno;
 
 use super::trees::Trees;
@@ -79,7 +78,9 @@ impl Store {
         };
         let names = match node {
             Some(node) => vec![note_of(node)],
-            None => tree::names(&notes).map_err(&doing)?.into_iter().map(|(name, _)| name).collect(),
+            None => {
+                tree::names_in(notes.as_fd()).map_err(&doing)?.into_iter().map(|(name, _)| name).collect()
+            }
         };
         for name in names {
             tree::remove_file(notes.as_fd(), &name).map_err(&doing)?;
@@ -101,7 +102,7 @@ impl Store {
     fn publications(&self, notes: &OwnedFd) -> Result<Vec<Publication>, Trouble> {
         let doing = self.trouble("reading who has the volume");
         let mut all = Vec::new();
-        for (name, _) in tree::names(notes).map_err(&doing)? {
+        for (name, _) in tree::names_in(notes.as_fd()).map_err(&doing)? {
             // Taken down between the two looks.
             let Some(text) = tree::read_note(notes.as_fd(), &name).map_err(&doing)? else { continue };
             let publication: Publication = serde_json::from_str(&text).map_err(|error| Trouble::Damaged {
@@ -115,10 +116,10 @@ impl Store {
     }
 
     fn refuse_missing(&self, trees: &Trees, key: Key) -> Result<(), PublishError> {
-        match statat(&trees.volumes, key.to_string(), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(_) => Ok(()),
-            Err(Errno::NOENT) => Err(PublishError::NotFound),
-            Err(errno) => Err(self.trouble("looking for the volume")(errno).into()),
+        let there = tree::is_there(trees.volumes.as_fd(), &key.to_string());
+        match there.map_err(self.trouble("looking for the volume"))? {
+            true => Ok(()),
+            false => Err(PublishError::NotFound),
         }
     }
 
@@ -128,11 +129,8 @@ impl Store {
         let doing = self.trouble("counting the node's volumes");
         let mut count = 0;
         for (key, _) in trees.names("published").map_err(&doing)? {
-            match statat(&trees.published, format!("{key}/{note}"), AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(_) => count += 1,
-                Err(Errno::NOENT) => {}
-                Err(errno) => return Err(doing(errno)),
-            }
+            let there = tree::is_there(trees.published.as_fd(), &format!("{key}/{note}")).map_err(&doing)?;
+            count += u64::from(there);
         }
         Ok(count)
     }

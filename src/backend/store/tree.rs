@@ -31,6 +31,9 @@ pub fn make_directory(parent: BorrowedFd<'_>, name: &str, mode: u32) -> Result<O
 /// A record is a few KiB; a file of so many bytes was not written by us, and is read no further.
 pub const LARGEST: u64 = 1 << 20;
 
+/// More than a record mostly has, in bytes.
+const USUAL: usize = 4 << 10;
+
 /// The content of the file `name` in `parent`; `None` where there is none.
 pub fn read(parent: BorrowedFd<'_>, name: &str) -> std::io::Result<Option<Vec<u8>>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -39,7 +42,8 @@ pub fn read(parent: BorrowedFd<'_>, name: &str) -> std::io::Result<Option<Vec<u8
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => return Err(errno.into()),
     };
-    let mut content = Vec::new();
+    // Room for any but odd ones, so that two calls read it and not seven.
+    let mut content = Vec::with_capacity(USUAL);
     file.take(LARGEST).read_to_end(&mut content)?;
     Ok(Some(content))
 }
@@ -142,12 +146,11 @@ pub fn read_note(parent: BorrowedFd<'_>, name: &str) -> Result<Option<String>> {
     }
 }
 
-/// The names in `directory` and their inode numbers, without `.` and `..`, in no order.
-pub fn names(directory: &OwnedFd) -> Result<Vec<(String, u64)>> {
-    // A new open, since the position in a directory belongs to its open file.
-    let fresh = open_directory(directory.as_fd(), ".")?;
+/// The names in `directory` and their inode numbers, without `.` and `..`, in no order. It must just have been opened, since the
+/// position in a directory belongs to its open file.
+pub fn names(directory: OwnedFd) -> Result<Vec<(String, u64)>> {
     let mut names = Vec::new();
-    for entry in Dir::new(fresh)? {
+    for entry in Dir::new(directory)? {
         let entry = entry?;
         let name = CString::from(entry.file_name()).into_string();
         // Names that are not text are nobody's of ours.
@@ -159,9 +162,23 @@ pub fn names(directory: &OwnedFd) -> Result<Vec<(String, u64)>> {
     Ok(names)
 }
 
+/// The same of a directory that stays open.
+pub fn names_in(directory: BorrowedFd<'_>) -> Result<Vec<(String, u64)>> {
+    names(open_directory(directory, ".")?)
+}
+
+/// Whether there is something of that name in `parent`.
+pub fn is_there(parent: BorrowedFd<'_>, name: &str) -> Result<bool> {
+    match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(true),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// Whether nothing lies in `directory`.
 pub fn is_empty(directory: &OwnedFd) -> Result<bool> {
-    Ok(names(directory)?.is_empty())
+    Ok(names_in(directory.as_fd())?.is_empty())
 }
 
 /// Opens the file `name` in `parent` for locks, making it if need be.

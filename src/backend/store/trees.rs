@@ -84,7 +84,7 @@ impl Trees {
     /// The names in one of the directories, and their inode numbers. It is looked up anew, for that makes an NFS client ask
     /// its server whether the directory has changed, which a directory that stays open doesn't.
     pub fn names(&self, part: &str) -> Result<Vec<(String, u64)>> {
-        tree::names(&open_directory(self.tree.as_fd(), part)?)
+        tree::names(open_directory(self.tree.as_fd(), part)?)
     }
 }
 

@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, fstat, openat2, statat};
 use rustix::io::{self, Errno, fcntl_dupfd_cloexec};
 
+use super::commits::Commits;
 use super::remove::{self, Mounts};
 use super::{plain, room_for};
 use crate::backend::pool::ioctl::btrfs::{self as ioctl, SUBVOLUME_INODE};
@@ -33,7 +34,10 @@ const STATUS_INCONSISTENT: u64 = 1 << 2;
 const LIMITS_REFERRED: u64 = 1 << 0;
 
 /// Subvolumes with quota groups.
-pub struct Btrfs;
+#[derive(Default)]
+pub struct Btrfs {
+    commits: Commits,
+}
 
 impl Btrfs {
     /// Whether quota groups are on, and turns them on where they are not; then gives back `true`. Fails where the caller
@@ -62,8 +66,12 @@ impl FileSystem for Btrfs {
     /// A power cut could take a subvolume away from under its record: since Linux 6.6 making one doesn't commit it, and a sync of
     /// other files is done by a log that knows nothing of subvolumes. A sync of the directory that holds it is such a commit, too,
     /// but only while it is new, and another one where others have made theirs meanwhile.
-    fn commit(&self, directory: BorrowedFd<'_>) -> io::Result<bool> {
-        ioctl::commit_transaction(directory).map(|()| true)
+    fn commit(&self, directory: BorrowedFd<'_>) -> io::Result<()> {
+        self.commits.commit(|| ioctl::commit_transaction(directory))
+    }
+
+    fn commits_all(&self) -> bool {
+        true
     }
 
     /// Of a subvolume: btrfs logs nothing in a transaction that has renamed one, so each sync of anybody commits all of it
@@ -109,7 +117,7 @@ impl FileSystem for Btrfs {
         match subvolume(directory)? {
             Some(id) => {
                 ioctl::limit_qgroup(directory, id, bytes)?;
-                ioctl::commit_transaction(directory)
+                self.commits.commit(|| ioctl::commit_transaction(directory))
             }
             // Made as a bare directory, when quota groups could not be had.
             None => Ok(()),

@@ -7,6 +7,7 @@
 //! | any other | directory | recorded | no | of the whole file system |
 
 mod btrfs;
+mod commits;
 mod plain;
 mod projects;
 pub mod remove;
@@ -64,7 +65,7 @@ pub fn probe(root: BorrowedFd<'_>) -> io::Result<Probed> {
         BTRFS => match Btrfs::enable(root) {
             Ok(turned_on) => {
                 let now = if turned_on { ", which were off and are on from now on" } else { "" };
-                (Box::new(Btrfs), format!("btrfs with quota groups{now}: sizes are enforced"))
+                (Box::new(Btrfs::default()), format!("btrfs with quota groups{now}: sizes are enforced"))
             }
             Err(errno) => {
                 let why =
