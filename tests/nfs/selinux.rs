@@ -143,6 +143,7 @@ async fn the_label_of_a_pod_comes_before_that_of_its_class() {
     let order = Order::on(&share, "pvc-1").flags(&[&class]);
     let (volume, target) = site.up(&order).await;
     assert_eq!(label_of(&target), files("s0"));
+    assert!(!volume.volume_id.contains("context"), "how a node mounts it: {}", volume.volume_id);
     site.unpublish(&volume, "pod").await.unwrap();
     site.unstage(&volume).await.unwrap();
     let order = order.flags(&[&class, &pod]);
