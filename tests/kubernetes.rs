@@ -6,7 +6,8 @@
 //! environment. Cases run side by side, each in a namespace of its own; those that break what others stand on run alone.
 //! Cases that need a machine to be broken (a server's plug pulled, a kubelet ended) are in modules named `machines`: on a
 //! cluster that was not made by `tests/cluster`, leave them out by `--skip machines`, and where there is no NFS server, the
-//! share driver by `--skip share`. Where the API server's audit log can't be read, leave out `--skip denied`.
+//! share driver by `--skip share`. Where the API server's audit log can't be read, leave out `--skip denied`; where the nodes
+//! have no SELinux, or their kubelets not the feature gates that `tests/kubernetes/selinux.rs` names, `--skip selinux`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
@@ -24,6 +25,7 @@ mod kubernetes {
     pub mod release;
     pub mod rights;
     pub mod scale;
+    pub mod selinux;
     pub mod site;
     pub mod space;
 }

@@ -1,7 +1,8 @@
 //! The driver against a real NFS server and client: the kernel's own.
 //!
 //! It needs the server of `tests/guest/nfsd` beside it, which these tests break and mend, so it is no part of a plain
-//! `cargo test`: `tests/run` starts it, one test at a time, where there is such a server (`tests/guest/with-nfs`).
+//! `cargo test`: `tests/run` starts it, one test at a time, where there is such a server (`tests/guest/with-nfs`). Those in the
+//! module `selinux` need its policy too (`tests/guest/selinux/load`), and have a kernel of their own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may fail")]
 
@@ -38,6 +39,8 @@ mod pool;
 mod refusals;
 #[path = "nfs/results.rs"]
 mod results;
+#[path = "nfs/selinux.rs"]
+mod selinux;
 #[path = "nfs/static_volumes.rs"]
 mod static_volumes;
 #[path = "nfs/trash.rs"]

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 
 /// What the page quotes of Kubernetes and of the kernel.
-const OTHERS: [&str; 11] = [
+const OTHERS: [&str; 12] = [
     "waiting for first consumer",
     "waiting for a volume to be created … by the external provisioner",
     "driver name … not found in the list of registered CSI drivers",
@@ -16,6 +16,7 @@ const OTHERS: [&str; 11] = [
     "MountVolume.MountDevice failed",
     "applyFSGroup failed",
     "operation not permitted",
+    "conflicting SELinux labels",
     "didn't match PersistentVolume's node affinity",
     "had volume node affinity conflict",
     "hostPath type check failed",

@@ -133,16 +133,16 @@ pub fn secret(secrets: &HashMap<String, String>) -> Result<SecretOptions, Status
 pub fn fitting(kind: Kind, options: &MountOptions) -> Result<(), Status> {
     match kind {
         Kind::Share => Ok(()),
+        // The kubelet adds it by itself, where the CSIDriver says that it may.
+        Kind::Pool if options.is_labelled() => Err(invalid(
+            "a volume of a pool is a bind mount, which can't have an SELinux label of its own (context=): leave it out of the \
+             mount options, and let the CSIDriver say seLinuxMount: false",
+        )),
         Kind::Pool if options.reach().is_empty() => Ok(()),
-        Kind::Pool => {
-            let labelled = options.nfs().any(|(name, _)| name == "context");
-            // The kubelet adds it by itself, where the CSIDriver says that it may.
-            let hint = if labelled { ", and seLinuxMount: false in the CSIDriver" } else { "" };
-            Err(invalid(format!(
-                "the mount options \"{}\" are NFS's, and this pool is reached by a bind mount: leave them out{hint}",
-                options.reach()
-            )))
-        }
+        Kind::Pool => Err(invalid(format!(
+            "the mount options \"{}\" are NFS's, and this pool is reached by a bind mount: leave them out",
+            options.reach()
+        ))),
     }
 }
 

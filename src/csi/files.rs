@@ -7,9 +7,10 @@ use tonic::{Code, Status};
 
 use super::Node;
 use super::ask::Source;
+use super::node::table;
 use crate::backend::Local;
-use crate::mount::linux;
-use crate::plan::Origin;
+use crate::mount::{linux, table};
+use crate::plan::{self, Origin};
 use crate::telemetry::MountResult;
 use crate::volume::{Attributes, MountOptions, SecretOptions};
 
@@ -62,6 +63,25 @@ impl Node {
         };
         self.count(&done);
         done
+    }
+
+    /// Refuses what would be mounted with another label than the share's volume has that is mounted at `target`. Of a secret's
+    /// options no message may tell.
+    pub(super) fn check_label(
+        &self,
+        files: &Files,
+        target: &Path,
+        options: &MountOptions,
+        secret: &SecretOptions,
+    ) -> Result<(), Status> {
+        let Files::There(source) = files else { return Ok(()) };
+        let options = self.defaults.and(&source.options).and(options);
+        let table = table()?;
+        let entry = table::at(&table, target).filter(|_| secret.is_empty());
+        match entry.and_then(|entry| plan::other_label(entry, options.label())) {
+            Some(what) => Err(Status::already_exists(format!("{}: {what}", target.display()))),
+            None => Ok(()),
+        }
     }
 
     /// A pool's volume is a directory of this machine: nothing can hang, so no child is needed.

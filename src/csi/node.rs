@@ -122,6 +122,7 @@ impl Node {
                         known.mode, ask.access.mode
                     )));
                 }
+                self.check_label(&files, &staging, &ask.options, &ask.secret)?;
             }
             NodeStage::Conflict(what) => {
                 return Err(Status::already_exists(format!("{}: {what}", staging.display())));
@@ -157,6 +158,11 @@ impl Node {
             return Err(Status::failed_precondition(format!(
                 "the volume is not staged at {staging}, but {source} is"
             )));
+        }
+        if let (Some(label), Some(entry)) = (&ask.label, table::at(&table, &staging))
+            && let Some(what) = plan::other_label(entry, Some(label))
+        {
+            return Err(Status::failed_precondition(format!("{}: {what}", staging.display())));
         }
         match plan::node_publish(&staging, &target, ask.access, &table) {
             NodePublish::Done => Ok(()),
@@ -235,6 +241,8 @@ struct Publish {
     staging: PathBuf,
     target: PathBuf,
     access: Access,
+    /// The SELinux label that the request speaks of.
+    label: Option<String>,
     /// What must be staged, where the request says it.
     origin: Option<Origin>,
 }
@@ -317,7 +325,8 @@ impl node_server::Node for Node {
         let access = ask::access(&capability, readonly);
         let source = Source::parse(&request.volume_context).ok().filter(|_| !self.is_pool());
         let origin = source.map(|source| Origin::Nfs(source.export.source(&source.path)));
-        let ask = Publish { volume_id: volume_id.clone(), staging, target, access, origin };
+        let label = MountOptions::parse(&capability.mount_flags)?.label().map(str::to_owned);
+        let ask = Publish { volume_id: volume_id.clone(), staging, target, access, label, origin };
         alone(&self.inflight, volume_id, deadline, self.clone().publish(ask, deadline)).await?;
         Ok(Response::new(proto::NodePublishVolumeResponse {}))
     }

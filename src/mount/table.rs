@@ -35,6 +35,20 @@ impl Entry {
         self.device == other.device && self.root == other.root
     }
 
+    /// The SELinux label that all its files have by a mount option, if there is one.
+    pub fn label(&self) -> Option<&str> {
+        let behind = self
+            .options
+            .strip_prefix("context=")
+            .or_else(|| Some(self.options.split_once(",context=")?.1))?;
+        // The kernel quotes a label that holds a comma.
+        let (label, _) = match behind.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"')?,
+            None => behind.split_once(',').unwrap_or((behind, "")),
+        };
+        Some(label)
+    }
+
     /// Whether a server stands behind it.
     pub fn is_nfs(&self) -> bool {
         matches!(self.kind.as_str(), "nfs" | "nfs4")
@@ -125,6 +139,19 @@ mod tests {
         assert_eq!(table[1].target, Path::new("/var/lib/a b"));
         assert!(table[1].is_nfs() && table[1].superblock_read_only && !table[1].read_only);
         assert!(table[2].read_only && table[1].same_as(&table[2]));
+    }
+
+    #[test]
+    fn a_label_is_read_as_the_kernel_shows_it() {
+        let label = |options: &str| {
+            let line = format!("40 22 0:42 / /t rw,relatime - nfs4 h:/x {options}\n");
+            parse(line.as_bytes()).remove(0).label().map(str::to_owned)
+        };
+        assert_eq!(label("rw,context=\"u:r:t:s0:c1,c2\",vers=4.2").as_deref(), Some("u:r:t:s0:c1,c2"));
+        assert_eq!(label("rw,context=u:r:t:s0:c3.c5,vers=4.2").as_deref(), Some("u:r:t:s0:c3.c5"));
+        assert_eq!(label("rw,context=u:r:t:s0").as_deref(), Some("u:r:t:s0"));
+        assert_eq!(label("rw,seclabel,vers=4.2"), None);
+        assert_eq!(label("rw,rootcontext=u:r:t:s0,fscontext=u:r:t:s0"), None);
     }
 
     #[test]

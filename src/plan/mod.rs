@@ -6,6 +6,6 @@ mod publish;
 mod topology;
 
 pub use create::{Create, Expand, create, expand, promisable};
-pub use node::{NodePublish, NodeStage, Origin, node_publish, node_stage};
+pub use node::{NodePublish, NodeStage, Origin, node_publish, node_stage, other_label};
 pub use publish::{Publish, describe, publish};
 pub use topology::lies_within;

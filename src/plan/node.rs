@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::mount::table::{self, Entry};
-use crate::volume::Access;
+use crate::volume::{Access, same_level};
 
 /// Where a volume's files are, in the terms of the mount table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,6 +57,18 @@ pub fn node_stage(origin: &Origin, target: &Path, read_only: bool, table: &[Entr
         ));
     }
     NodeStage::Done
+}
+
+/// Why a mount does not do for one who asks for this label, or for none; nothing if it does.
+pub fn other_label(entry: &Entry, asked: Option<&str>) -> Option<String> {
+    let same = match (entry.label(), asked) {
+        (Some(held), Some(asked)) => same_level(held, asked),
+        (held, asked) => held.is_none() && asked.is_none(),
+    };
+    let word = |label: Option<&str>| {
+        label.map_or("without a label".into(), |label| format!("with the label {label}"))
+    };
+    (!same).then(|| format!("it is mounted {} there, not {}", word(entry.label()), word(asked)))
 }
 
 /// What to do at a target path.
@@ -136,6 +148,23 @@ mod tests {
         assert!(matches!(node_stage(&origin, Path::new("/s"), true, &table), NodeStage::Conflict(_)));
         let stranger = Origin::Nfs("h:/b".into());
         assert!(matches!(node_stage(&stranger, Path::new("/s"), false, &table), NodeStage::Conflict(_)));
+    }
+
+    #[test]
+    fn a_mount_does_only_for_its_own_label() {
+        let mut held = entry("a", "/s", false);
+        assert_eq!(other_label(&held, None), None);
+        assert_eq!(
+            other_label(&held, Some("u:r:t:s0:c1")).unwrap(),
+            "it is mounted without a label there, not with the label u:r:t:s0:c1"
+        );
+        held.options = "rw,context=\"u:r:t:s0:c1,c5\",vers=4.2".into();
+        assert_eq!(other_label(&held, Some("u:r:t:s0:c5,c1")), None);
+        assert_eq!(
+            other_label(&held, Some("u:r:t:s0:c2")).unwrap(),
+            "it is mounted with the label u:r:t:s0:c1,c5 there, not with the label u:r:t:s0:c2"
+        );
+        assert!(other_label(&held, None).unwrap().ends_with("not without a label"));
     }
 
     #[test]

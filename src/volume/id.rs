@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn long_options_give_way_before_the_export_does() {
-        let id = id("nfs.example", "/data", &format!("context={}", "x".repeat(80)));
+        let id = id("nfs.example", "/data", &format!("xprtsec={}", "x".repeat(80)));
         assert!(id.to_string().contains("~*~"), "{id}");
         assert!(matches!(id, VolumeId::Share { export: ExportName::Named(_, None), .. }));
     }

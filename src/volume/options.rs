@@ -186,20 +186,13 @@ const OURS: &[(&str, &str)] = &[
 ];
 
 /// Options of the client's caches: how stale a consumer lets things be says nothing of what a controller may believe.
+#[rustfmt::skip]
 const CACHES: &[&str] = &[
-    "ac",
-    "noac",
-    "acregmin",
-    "acregmax",
-    "acdirmin",
-    "acdirmax",
-    "actimeo",
-    "cto",
-    "nocto",
-    "lookupcache",
-    "fsc",
-    "nofsc",
+    "ac", "noac", "acregmin", "acregmax", "acdirmin", "acdirmax", "actimeo", "cto", "nocto", "lookupcache", "fsc", "nofsc",
 ];
+
+/// SELinux labels: of one consumer's mount, and refused by the kernel if it gets one twice.
+const LABELS: &[&str] = &["context", "fscontext", "defcontext", "rootcontext"];
 
 fn known(name: &str) -> Option<&'static (&'static str, Actor, Takes)> {
     KNOWN.iter().find(|(known, ..)| *known == name)
@@ -267,6 +260,16 @@ impl MountOptions {
         }
     }
 
+    /// The SELinux label that all files of the mount shall have.
+    pub fn label(&self) -> Option<&str> {
+        self.last(&["context"]).and_then(|(_, value)| value.as_deref())
+    }
+
+    /// Whether they speak of SELinux labels.
+    pub fn is_labelled(&self) -> bool {
+        self.last(LABELS).is_some()
+    }
+
     /// What goes to the NFS client, name by name.
     pub fn nfs(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         self.by(Actor::Nfs)
@@ -278,10 +281,16 @@ impl MountOptions {
     }
 
     fn by(&self, actor: Actor) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let of_actor = move |name: &str| known(name).is_some_and(|(_, a, _)| *a == actor);
+        // The kernel takes the last of any other option, but refuses a label that comes twice.
+        let later = |at: usize, name: &str| self.0.iter().skip(at + 1).any(|(later, _)| later == name);
         self.0
             .iter()
-            .filter(move |(name, _)| known(name).is_some_and(|(_, a, _)| *a == actor))
-            .map(|(name, value)| (name.as_str(), value.as_deref()))
+            .enumerate()
+            .filter(move |(at, (name, _))| {
+                of_actor(name) && !(LABELS.contains(&name.as_str()) && later(*at, name))
+            })
+            .map(|(_, (name, value))| (name.as_str(), value.as_deref()))
     }
 
     /// What the mount itself keeps, the last word winning.
@@ -307,11 +316,12 @@ impl MountOptions {
         set
     }
 
-    /// The options that matter for reaching the export, without those of one consumer's mount (`ro`, `noexec`, …) and those
-    /// of its caches: what the controller mounts with, and what an id carries.
+    /// The options that matter for reaching the export, without those of one consumer's mount (`ro`, `noexec`, a label, …) and
+    /// those of its caches: what the controller mounts with, and what an id carries.
     pub fn reach(&self) -> Self {
         let kept = |name: &str| {
-            known(name).is_some_and(|(_, actor, _)| matches!(actor, Nfs | Vers)) && !CACHES.contains(&name)
+            let reaches = known(name).is_some_and(|(_, actor, _)| matches!(actor, Nfs | Vers));
+            reaches && !CACHES.contains(&name) && !LABELS.contains(&name)
         };
         Self(self.0.iter().filter(|(name, _)| kept(name)).cloned().collect())
     }
@@ -457,6 +467,19 @@ mod tests {
         assert!(options.attributes().read_only);
         assert_eq!(options.to_string(), format!("hard,context=\"{context}\",ro"));
         assert_eq!(parse(&options.to_string()).unwrap(), options);
+        assert_eq!(options.label(), Some(context));
+    }
+
+    #[test]
+    fn the_last_of_several_labels_is_the_mounts_and_none_is_the_controllers() {
+        let class = parse("context=u:r:t:s0,hard,rootcontext=u:r:t:s0").unwrap();
+        let pod = class.and(&parse("context=u:r:t:s0:c1,timeo=50").unwrap());
+        let kernel: Vec<_> =
+            pod.nfs().map(|(name, value)| format!("{name}={}", value.unwrap_or(""))).collect();
+        assert_eq!(kernel, ["hard=", "rootcontext=u:r:t:s0", "context=u:r:t:s0:c1", "timeo=50"]);
+        assert_eq!(pod.label(), Some("u:r:t:s0:c1"));
+        assert_eq!(pod.reach().to_string(), "hard,timeo=50");
+        assert!(class.is_labelled() && !pod.reach().is_labelled());
     }
 
     #[test]

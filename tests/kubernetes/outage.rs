@@ -215,15 +215,15 @@ async fn to_the_server(space: &Space, what: &str) {
     to(&space.site.nfs_nodes[0], &[what]).await;
 }
 
-/// Does something to the machine of an NFS node.
-async fn to(node: &str, what: &[&str]) {
+/// Does something to the machine of an NFS node: what the program `nfs-node` prints.
+pub async fn to(node: &str, what: &[&str]) -> String {
     let mut command = site::tool("nfs-node");
     command.env("NFS_NODE", node).args(what);
     if node == LATER_NODE {
         command.env("NFS_NODE_NUMBER", "4");
     }
     let done = tokio::task::spawn_blocking(move || site::output(&mut command));
-    done.await.expect("no panic").unwrap_or_else(|error| panic!("{error}"));
+    done.await.expect("no panic").unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// Reboots the machine of an NFS node, and waits until the driver works there again.
@@ -355,22 +355,27 @@ async fn a_node_that_is_added_later_has_volumes(space: &Space) {
     all_ready_without(space, &BTreeSet::new()).await;
 }
 
-async fn a_kubelet_that_is_restarted_interrupts_no_pod(space: &Space) {
-    let (node, _) = away_with_a_volume(space).await;
-    start_writing(space, "pod").await;
+/// Ends the kubelet of a node on which `pod` runs, and waits until the next one is there.
+pub async fn restart_kubelet(space: &Space, node: &str, pod: &str) {
     // The node's supervisor starts it again. (ps and pkill fail on that kernel.)
     let end = "for c in /proc/[0-9]*/comm; do read -r n < $c; [ $n != kubelet ] || { p=${c#/proc/}; kill ${p%/comm}; }; done 2> /dev/null";
-    to(&node, &["run", "bash", "-c", end]).await;
+    to(node, &["run", "bash", "-c", end]).await;
     let (began, mut refused) = (Instant::now(), false);
     // It was away, and is back.
-    while space.try_sh("pod", "true").await.is_err() || !refused {
-        refused |= space.try_sh("pod", "true").await.is_err();
+    while space.try_sh(pod, "true").await.is_err() || !refused {
+        refused |= space.try_sh(pod, "true").await.is_err();
         assert!(
             began.elapsed() < PATIENCE,
             "the kubelet was {}",
             if refused { "away for good" } else { "never away" }
         );
     }
+}
+
+async fn a_kubelet_that_is_restarted_interrupts_no_pod(space: &Space) {
+    let (node, _) = away_with_a_volume(space).await;
+    start_writing(space, "pod").await;
+    restart_kubelet(space, &node, "pod").await;
     still_writing(space, "pod").await;
     // And the driver is still registered with the new one.
     space.end("pod").await;

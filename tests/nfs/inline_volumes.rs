@@ -8,12 +8,13 @@ use kuration::mount::table;
 use tempfile::TempDir;
 use tonic::transport::Channel;
 
-use crate::common::{Driver, Mode, capability_with};
+use crate::common::Driver;
 use crate::inline::Pod;
 use crate::server::{Share, Silence};
 use crate::site::{home, stuck, timed, until, write_as};
 
-async fn node(home: TempDir, share: &Share) -> (Driver, NodeClient<Channel>) {
+/// A node plugin that may make inline volumes on a share.
+pub async fn node(home: TempDir, share: &Share) -> (Driver, NodeClient<Channel>) {
     let allowed = format!("{},vers=4.1", share.flag());
     let driver = Driver::start(home, "node", &["--node-id", "node-1", "--inline-share", &allowed], &[]);
     let node = driver.node().await;
@@ -50,29 +51,6 @@ async fn an_inline_volume_on_an_export_lives_as_long_as_its_pod() {
     node.node_unpublish_volume(other.unpublish()).await.unwrap();
     until("all is gone", || share.directories().is_empty() && share.trash().is_empty());
     assert_eq!(share.volumes().len(), 0);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_label_of_a_pod_reaches_the_kernel() {
-    let share = Share::on("xfs");
-    let (driver, mut node) = node(home(), &share).await;
-    let pod = Pod::new(driver.home.path(), "labelled");
-    let mut publish = pod.publish(&[]);
-    let label = "context=\"system_u:object_r:container_file_t:s0:c1,c2\"";
-    publish.volume_capability = Some(capability_with(Mode::SingleNodeWriter, &[label]));
-    let answer = node.node_publish_volume(publish).await;
-    if fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|all| all.contains("selinux")) {
-        answer.unwrap();
-        let table = table::read().unwrap();
-        let mount = table::at(&table, &pod.target).unwrap();
-        assert!(mount.options.contains("s0:c1,c2"), "{mount:?}");
-    } else {
-        // A kernel without SELinux knows no such option, and says so by its name.
-        let refusal = answer.unwrap_err();
-        assert!(refusal.message().contains("context"), "{refusal}");
-    }
-    node.node_unpublish_volume(pod.unpublish()).await.unwrap();
-    until("all is gone", || share.directories().is_empty() && share.trash().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
