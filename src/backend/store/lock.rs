@@ -1,6 +1,6 @@
 //! Locks that hold between processes and hosts: on one byte of a file, by fcntl(2), which NFS keeps for all.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, fcntl};
@@ -25,14 +25,21 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// A lock that is held until this is dropped: closing the open file it belongs to gives it back.
 pub(super) struct Lock {
-    _file: OwnedFd,
+    file: OwnedFd,
 }
 
 /// The pool's lock, and this process' turn to have it.
 pub(super) struct PromiseLock<'store> {
     // In this order: the next of this process finds the file's lock free.
-    _lock: Lock,
+    lock: Lock,
     _turn: MutexGuard<'store, ()>,
+}
+
+impl PromiseLock<'_> {
+    /// The file on which it lies.
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.lock.file.as_fd()
+    }
 }
 
 impl Store {
@@ -56,7 +63,7 @@ impl Store {
         let own = tree::open_directory(self.root.as_fd(), OWN);
         let file = own.and_then(|own| tree::open_lock(own.as_fd(), "lock"));
         let file = file.map_err(self.trouble("locking the pool"))?;
-        Ok(PromiseLock { _lock: self.take(file, 0, PATIENCE_OF_A_POOL)?, _turn: turn })
+        Ok(PromiseLock { lock: self.take(file, 0, PATIENCE_OF_A_POOL)?, _turn: turn })
     }
 
     pub(super) fn take(&self, file: OwnedFd, at: i64, patience: Duration) -> Result<Lock, Trouble> {
@@ -72,7 +79,7 @@ impl Store {
         // In tries, since nothing ends a wait in the kernel but the process's end.
         loop {
             match fcntl(&file, FcntlArg::F_OFD_SETLK(&range)) {
-                Ok(_) => return Ok(Lock { _file: file }),
+                Ok(_) => return Ok(Lock { file }),
                 Err(nix::errno::Errno::EAGAIN) if Instant::now() < until => {
                     std::thread::sleep(pause);
                     pause = PAUSE.min(pause * 2);

@@ -34,6 +34,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
@@ -61,6 +62,10 @@ pub struct Store {
     sizes: Mutex<HashMap<String, promise::Shelf>>,
     /// Whose turn it is, of this process' threads, to promise space.
     turn: Mutex<()>,
+    /// What can be promised without a look at the sizes, in bytes, and since when, as long as `token` is in the pool's lock file.
+    spare: Mutex<Option<(u64, Instant)>>,
+    /// Without random numbers there is none, and each promise takes a look.
+    token: Option<promise::Token>,
 }
 
 impl Store {
@@ -81,6 +86,8 @@ impl Store {
             trees: Mutex::default(),
             sizes: Mutex::default(),
             turn: Mutex::default(),
+            spare: Mutex::default(),
+            token: random().ok(),
         }
     }
 

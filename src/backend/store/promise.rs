@@ -1,14 +1,15 @@
 //! What may be promised to volumes in all.
 //!
 //! A volume's size counts from its reservation on, so the lock is held for a look at all sizes and the writing of one file:
-//! what is slow in making a volume, the syncs (that file's, too), is done by as many at once as there are.
+//! what is slow in making a volume, the syncs (that file's, too), is done by as many at once as there are. As long as nobody else
+//! promises, a look is good for ten seconds and as much as it found to be spare.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use rustix::io::{Errno, dup};
+use rustix::io::{Errno, dup, pread, pwrite};
 
 use super::create::{is_beside, key_of};
 use super::lock::PromiseLock;
@@ -18,6 +19,9 @@ use super::{Store, tree};
 use crate::backend::{CapacityFault, Room, Trouble};
 use crate::plan;
 use crate::volume::Key;
+
+/// What a store is known by in the pool's lock file.
+pub(super) type Token = [u8; 16];
 
 /// The sizes of the records in one directory: inode and bytes, by file name.
 pub(super) type Sizes = HashMap<String, (u64, u64)>;
@@ -33,6 +37,9 @@ pub(super) struct Shelf {
 /// How long ago a directory's last change must be for the next one to have another time: file systems' clocks tick every few
 /// milliseconds, and some write down seconds. In seconds.
 const TICK: i64 = 3;
+
+/// How long a look at the sizes is good for. Somebody may make the file system smaller.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// What came of asking for space.
 pub(super) enum Promise<'store> {
@@ -51,6 +58,9 @@ impl Store {
         }
         loop {
             let lock = self.lock_promises()?;
+            if self.has_promised_last(&lock) && self.take_spare(more) {
+                return Ok(Promise::Kept(Some(lock)));
+            }
             let available = self.promisable(Some(key))?;
             if more > available {
                 return Ok(Promise::TooLarge { available });
@@ -64,6 +74,9 @@ impl Store {
                 0
             };
             if trash == 0 || more.saturating_add(trash) <= available {
+                self.promises_now(&lock).map_err(self.trouble("noting who promised space last"))?;
+                let spare = available.saturating_sub(trash.saturating_add(more));
+                *self.spare.lock() = self.file_system.enforces().then(|| (spare, Instant::now()));
                 return Ok(Promise::Kept(Some(lock)));
             }
             // That may take minutes, for which nobody else must wait; what happened meanwhile, the next look tells.
@@ -74,6 +87,29 @@ impl Store {
             }
             tracing::info!(volumes = emptied.removed, "trash removed early: a new volume needs its space");
         }
+    }
+
+    /// Whether all that was promised since this store's last look at the sizes was promised by it: the pool's lock file says who was
+    /// the last. Nobody's token outlives its process, so this need not outlast anything.
+    fn has_promised_last(&self, lock: &PromiseLock<'_>) -> bool {
+        let mut last = Token::default();
+        let read = pread(lock.file(), &mut last, 0);
+        self.token.is_some_and(|token| read == Ok(token.len()) && last == token)
+    }
+
+    fn promises_now(&self, lock: &PromiseLock<'_>) -> rustix::io::Result<()> {
+        let token = self.token.unwrap_or_default();
+        if pwrite(lock.file(), &token, 0)? == token.len() { Ok(()) } else { Err(Errno::IO) }
+    }
+
+    /// Takes `more` of the space that the last look found to be spare, if that was a moment ago, and there is so much. A delete only
+    /// makes more of it: what goes from the volumes into the trash is promised no longer, and in the way as before.
+    fn take_spare(&self, more: u64) -> bool {
+        let mut spare = self.spare.lock();
+        let taken = spare.filter(|(_, looked)| looked.elapsed() < FRESH);
+        let left = taken.and_then(|(bytes, looked)| Some((bytes.checked_sub(more)?, looked)));
+        *spare = left;
+        left.is_some()
     }
 
     pub(super) fn capacity(&self) -> Result<Room, CapacityFault> {

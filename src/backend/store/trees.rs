@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! .kuration/id                                   a note: the identity of this export or pool
-//! .kuration/lock                                 (a pool) its one byte: who may promise space
+//! .kuration/lock                                 (a pool) its first byte: who may promise space; in it, who did last
 //! .kuration/directories/HASH/INSTALLATION.KEY    a note per volume whose directory the class chose (subDir), or was there before
 //! .kuration/installations/INSTALLATION/volumes/KEY             the record of a volume, JSON
 //! .kuration/installations/INSTALLATION/reserved/KEY.GENERATION the record of a volume that is being made

@@ -117,7 +117,8 @@ impl FileSystem for Btrfs {
         match subvolume(directory)? {
             Some(id) => {
                 ioctl::limit_qgroup(directory, id, bytes)?;
-                self.commits.commit(|| ioctl::commit_transaction(directory))
+                // Without company, for which others would have to wait: the pool is locked.
+                ioctl::commit_transaction(directory)
             }
             // Made as a bare directory, when quota groups could not be had.
             None => Ok(()),

@@ -8,7 +8,7 @@ use rustix::io::{Errno, Result};
 /// Commits of a file system, of which each makes all last that was done before it: so as few are made as are needed.
 ///
 /// Who comes while one is under way waits for the next, with all others who come till then. Once several have waited for one, the
-/// next begins only after a pause of [`PAUSE`] times as long as that one took, so that no more than a quarter of the time is spent on
+/// next begins only after a pause of [`PAUSE`] times as long as that one took, so that no more than a sixth of the time is spent on
 /// committing: each costs a millisecond of the processor, however little is in it.
 #[derive(Default)]
 pub struct Commits {
@@ -18,7 +18,7 @@ pub struct Commits {
 }
 
 /// How much longer than a commit the pause after it is.
-const PAUSE: u32 = 3;
+const PAUSE: u32 = 5;
 
 #[derive(Default)]
 struct State {

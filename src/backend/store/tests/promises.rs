@@ -29,6 +29,28 @@ fn a_pool_promises_its_space_once_to_all_installations() {
 }
 
 #[test]
+fn a_look_at_the_sizes_is_good_for_seconds_and_until_somebody_else_promises() {
+    let place = pool();
+    let other = store(place.home.path(), "two", Box::new(Small(Plain::local())), Some(1.0));
+    let spare = || place.store.spare.lock().map(|(bytes, _)| bytes);
+    place.create(wanted("pvc-1").sized(100_000)).unwrap();
+    assert_eq!(spare(), Some(900_000));
+    place.create(wanted("pvc-2").sized(100_000)).unwrap();
+    assert_eq!(spare(), Some(800_000));
+    other.create(wanted_of("two", "pvc-3").sized(500_000)).unwrap();
+    assert_eq!(spare(), Some(800_000));
+    let refused = place.create(wanted("pvc-4").sized(400_000)).unwrap_err();
+    assert_eq!(refused, CreateError::TooLarge { bytes: 400_000, available: 300_000 });
+    place.create(wanted("pvc-5").sized(100_000)).unwrap();
+    assert_eq!(spare(), Some(200_000));
+    // As if the pool had been larger then.
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(11)).unwrap();
+    *place.store.spare.lock() = Some((600_000, long_ago));
+    let refused = place.create(wanted("pvc-4").sized(400_000)).unwrap_err();
+    assert_eq!(refused, CreateError::TooLarge { bytes: 400_000, available: 200_000 });
+}
+
+#[test]
 fn what_is_being_made_is_promised_from_its_reservation_on() {
     let place = pool();
     let other = store(place.home.path(), "two", Box::new(Small(Plain::local())), Some(1.0));
