@@ -11,6 +11,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use kuration::csi::serve::{ListenError, listen};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, socket};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// A path for a socket, in a directory that goes away with the first value.
@@ -18,6 +19,13 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("csi.sock");
     (directory, path)
+}
+
+/// A socket on which nobody listens, as one is that a driver left. On one that listened, a program that another test starts at this
+/// moment would still listen: it has all that this process has open, until it is executed.
+fn stale(path: &Path) {
+    let socket = socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
+    bind(&socket, &SocketAddrUnix::new(path).unwrap()).unwrap();
 }
 
 fn inode(path: &Path) -> u64 {
@@ -38,7 +46,7 @@ async fn the_directory_is_made_and_the_socket_is_for_owner_and_group_alone() {
 #[tokio::test]
 async fn a_stale_socket_is_replaced() {
     let (_directory, path) = place();
-    drop(UnixListener::bind(&path).unwrap());
+    stale(&path);
     assert!(UnixStream::connect(&path).is_err());
     let _listener = listen(&path).unwrap();
     UnixStream::connect(&path).unwrap();
@@ -102,7 +110,7 @@ async fn a_successors_socket_is_not_removed() {
 async fn of_many_that_start_at_once_exactly_one_serves() {
     for _ in 0..20 {
         let (_directory, path) = place();
-        drop(UnixListener::bind(&path).unwrap());
+        stale(&path);
         let runtime = tokio::runtime::Handle::current();
         let starts: Vec<_> = (0..8)
             .map(|_| {
