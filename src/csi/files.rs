@@ -7,9 +7,9 @@ use tonic::{Code, Status};
 
 use super::Node;
 use super::ask::Source;
-use super::node::table;
 use crate::backend::Local;
-use crate::mount::{linux, table};
+use crate::mount::linux;
+use crate::mount::table::{self, Entry};
 use crate::plan::{self, Origin};
 use crate::telemetry::MountResult;
 use crate::volume::{Attributes, MountOptions, SecretOptions};
@@ -70,14 +70,13 @@ impl Node {
     pub(super) fn check_label(
         &self,
         files: &Files,
-        target: &Path,
+        (target, table): (&Path, &[Entry]),
         options: &MountOptions,
         secret: &SecretOptions,
     ) -> Result<(), Status> {
         let Files::There(source) = files else { return Ok(()) };
         let options = self.defaults.and(&source.options).and(options);
-        let table = table()?;
-        let entry = table::at(&table, target).filter(|_| secret.is_empty());
+        let entry = table::at(table, target).filter(|_| secret.is_empty());
         match entry.and_then(|entry| plan::other_label(entry, options.label())) {
             Some(what) => Err(Status::already_exists(format!("{}: {what}", target.display()))),
             None => Ok(()),

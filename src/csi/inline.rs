@@ -155,8 +155,11 @@ impl Node {
         };
         let mut attributes = self.defaults.and(&inlines.options).and(&options).attributes();
         attributes.read_only |= read_only;
-        match plan::node_stage(&files.origin(), &target, attributes.read_only, &table()?) {
-            NodeStage::Done => self.check_label(&files, &target, &options, &SecretOptions::default()),
+        let table = table()?;
+        match plan::node_stage(&files.origin(), &target, attributes.read_only, &table) {
+            NodeStage::Done => {
+                self.check_label(&files, (&target, &table), &options, &SecretOptions::default())
+            }
             NodeStage::Conflict(what) => Err(Status::already_exists(format!("{}: {what}", target.display()))),
             NodeStage::Mount => {
                 self.mounter.prepare(&target, deadline).await?;

@@ -114,7 +114,8 @@ impl Node {
             }
         };
         let known = self.staged.of(&ask.volume_id).filter(|known| known.staging == staging);
-        match plan::node_stage(&files.origin(), &staging, attributes.read_only, &table()?) {
+        let table = table()?;
+        match plan::node_stage(&files.origin(), &staging, attributes.read_only, &table) {
             NodeStage::Done => {
                 if let Some(known) = known.filter(|known| known.mode != ask.access.mode) {
                     return Err(Status::already_exists(format!(
@@ -122,7 +123,7 @@ impl Node {
                         known.mode, ask.access.mode
                     )));
                 }
-                self.check_label(&files, &staging, &ask.options, &ask.secret)?;
+                self.check_label(&files, (&staging, &table), &ask.options, &ask.secret)?;
             }
             NodeStage::Conflict(what) => {
                 return Err(Status::already_exists(format!("{}: {what}", staging.display())));

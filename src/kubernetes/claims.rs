@@ -197,16 +197,20 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    const UID: &str = "ab206b1a-7bef-42b5-9000-6ffe3366e812";
+
+    /// A PersistentVolume of a driver, and the claim that it speaks of.
+    fn volume(name: &str, driver: &str, phase: &str, uid: &str) -> Watched {
+        let claim = json!({"namespace": "team", "name": "data", "uid": uid});
+        let source = json!({"driver": driver, "volumeHandle": "pool1~x"});
+        let spec = json!({"csi": source, "claimRef": claim});
+        serde_json::from_value(json!({"metadata": {"name": name}, "spec": spec, "status": {"phase": phase}}))
+            .unwrap()
+    }
+
     #[test]
     fn only_a_bound_volume_of_the_driver_has_a_claim() {
-        let volume = |driver: &str, phase: &str| -> Watched {
-            let claim = json!({"namespace": "team", "name": "data"});
-            let source = json!({"driver": driver, "volumeHandle": "pool1~x"});
-            serde_json::from_value(json!({
-                "metadata": {"name": "pvc-1"}, "spec": {"csi": source, "claimRef": claim}, "status": {"phase": phase},
-            }))
-            .unwrap()
-        };
+        let volume = |driver: &str, phase: &str| volume("pvc-1", driver, phase, UID);
         let claim = Claim { namespace: "team".into(), name: "data".into(), volume: "pvc-1".into() };
         let one = Bound { volume_id: "pool1~x".into(), claim };
         assert_eq!(bound(&volume("a.b", "Bound"), "a.b"), Some(one));
@@ -219,21 +223,12 @@ mod tests {
 
     #[test]
     fn the_claim_that_a_volume_was_made_for_is_no_news_and_each_later_one_is() {
-        let volume = |name: &str, uid: &str| -> Watched {
-            let claim = json!({"namespace": "team", "name": "data", "uid": uid});
-            let source = json!({"driver": "a.b", "volumeHandle": "pool1~x"});
-            serde_json::from_value(json!({
-                "metadata": {"name": name}, "spec": {"csi": source, "claimRef": claim}, "status": {"phase": "Bound"},
-            }))
-            .unwrap()
-        };
-        let uid = "ab206b1a-7bef-42b5-9000-6ffe3366e812";
-        assert_eq!(bound(&volume(&format!("pvc-{uid}"), uid), "a.b"), None);
+        let is_told = |name: &str, uid: &str| bound(&volume(name, "a.b", "Bound", uid), "a.b").is_some();
+        let made_for = format!("pvc-{UID}");
+        assert!(!is_told(&made_for, UID));
         // Of the same name in the same namespace, and made later.
-        assert!(
-            bound(&volume(&format!("pvc-{uid}"), "bb206b1a-7bef-42b5-9000-6ffe3366e812"), "a.b").is_some()
-        );
-        assert!(bound(&volume(&format!("team-{uid}"), uid), "a.b").is_some());
-        assert!(bound(&volume("by-hand", uid), "a.b").is_some());
+        assert!(is_told(&made_for, "bb206b1a-7bef-42b5-9000-6ffe3366e812"));
+        assert!(is_told(&format!("team-{UID}"), UID));
+        assert!(is_told("by-hand", UID));
     }
 }

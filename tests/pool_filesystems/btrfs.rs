@@ -123,7 +123,7 @@ fn what_a_power_cut_leaves_of_a_delete_is_its_beginning() {
     synced(path("records/another"));
     synced(path("records"));
     drop(trash);
-    let pool = every::after_a_power_cut(pool, "btrfs", "");
+    let pool = every::after_a_power_cut(pool, (), "btrfs", "");
     let is_there = |path: &str| pool.path().join(path).exists();
     assert!(is_there("records/another"));
     assert!(!is_there("records/volume") && is_there("trash/volume.json"));

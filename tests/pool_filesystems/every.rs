@@ -27,18 +27,18 @@ pub fn outlasts_a_power_cut(kind: &str, options: &str) {
     fs::create_dir(pool.path().join("records")).unwrap();
     fs::write(pool.path().join("records/cut"), "x").unwrap();
     File::open(pool.path().join("records")).unwrap().sync_all().unwrap();
-    let pool = after_a_power_cut(pool, kind, options);
+    let pool = after_a_power_cut(pool, (), kind, options);
     assert_eq!(pool.open("cut", id, 0).usage().total, 16 * MIB);
     assert_eq!(pool.open("grown", None, 0).usage().total, 48 * MIB);
     assert_eq!(fs::metadata(pool.path().join("cut")).unwrap().mode() & 0o7777, 0o777);
 }
 
-/// What a power cut leaves now: all that was written to the disk, and nothing else.
-pub fn after_a_power_cut(pool: Pool, kind: &str, options: &str) -> Pool {
+/// What a power cut leaves now: all that was written to the disk, and nothing else. What has the pool open, `users`, ends with it.
+pub fn after_a_power_cut<T>(pool: Pool, users: T, kind: &str, options: &str) -> Pool {
     let (disk, copy) = (pool.directory.path().join("image"), pool.directory.path().join("copy"));
     run("cp", &["--sparse=always", disk.to_str().unwrap(), copy.to_str().unwrap()]);
     let Pool { directory, probed, root } = pool;
-    drop((probed, root));
+    drop((probed, root, users));
     let path = directory.path().join("root");
     unmount(&path);
     if kind == "btrfs" {

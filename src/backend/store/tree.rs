@@ -106,11 +106,8 @@ pub fn changed(directory: BorrowedFd<'_>) -> Result<(i64, i64)> {
 /// between the two is lost, unless it is a directory with something in it.
 pub fn move_where_none_is(from: BorrowedFd<'_>, name: &str, to: BorrowedFd<'_>, new: &str) -> Result<()> {
     match renameat_with(from, name, to, new, RenameFlags::NOREPLACE) {
-        Err(Errno::INVAL | Errno::NOSYS) => match statat(to, new, AtFlags::SYMLINK_NOFOLLOW) {
-            Err(Errno::NOENT) => renameat(from, name, to, new),
-            Err(errno) => Err(errno),
-            Ok(_) => Err(Errno::EXIST),
-        },
+        Err(Errno::INVAL | Errno::NOSYS) if is_there(to, new)? => Err(Errno::EXIST),
+        Err(Errno::INVAL | Errno::NOSYS) => renameat(from, name, to, new),
         other => other,
     }
 }

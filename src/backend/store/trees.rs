@@ -50,12 +50,8 @@ impl Trees {
     pub fn open(root: &OwnedFd, installation: &str) -> Result<Option<Self>> {
         match open_directory(root.as_fd(), &format!("{INSTALLATIONS}/{installation}")) {
             // Its lock is the last thing made.
-            Ok(tree) => match rustix::fs::statat(&tree, "lock", rustix::fs::AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(_) => Self::make(root, installation).map(Some),
-                Err(Errno::NOENT) => Ok(None),
-                Err(errno) => Err(errno),
-            },
-            Err(Errno::NOENT) => Ok(None),
+            Ok(tree) if tree::is_there(tree.as_fd(), "lock")? => Self::make(root, installation).map(Some),
+            Ok(_) | Err(Errno::NOENT) => Ok(None),
             Err(errno) => Err(errno),
         }
     }
