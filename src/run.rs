@@ -86,11 +86,13 @@ pub enum RunError {
 /// Whether it went well, or why it could not even begin.
 pub type Done = Result<bool, Box<dyn Error>>;
 
-/// Two threads: a request waits for a server or a child, and hardly ever for a processor. One where there is one processor: two
-/// would only wake each other there.
+/// Two threads: a request waits for a server or a child, and hardly ever for a processor. Where there is one processor, the one
+/// thread that there is anyway: a pool of them would wake each other, and reads the clock twice more each time that one wakes.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    let threads = std::thread::available_parallelism().map_or(1, |processors| processors.get().min(2));
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()
+    use tokio::runtime::Builder;
+    let one = std::thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
+    let mut builder = if one { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.worker_threads(2).enable_all().build()
 }
 
 /// Runs a driver process from its start to its end.

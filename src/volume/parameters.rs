@@ -36,6 +36,13 @@ pub struct Owner {
     pub mode: u32,
 }
 
+impl Owner {
+    /// Whether the directory stays with whoever makes it.
+    pub fn is_makers(self) -> bool {
+        self.uid.is_none() && self.gid.is_none()
+    }
+}
+
 /// Permission bits of a volume for which the class says nothing: everybody may write, since the consumer is a pod of
 /// which Kuration knows neither user nor group, and the directory lies behind an export, not in a shared home.
 pub(super) const DEFAULT_MODE: u32 = 0o777;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::Driver;
 use crate::server::run;
-use crate::site::{Site, home, processes};
+use crate::site::{Site, home, is_mounted_from, processes};
 
 /// A second host: a driver in a network and a host name of its own, whose NFS client shares nothing with this one's.
 /// To be dropped behind every driver that reaches the server by [`HERE`], for the cable goes with it.
@@ -55,9 +55,11 @@ impl Drop for OtherHost {
         let children = self.0.as_ref().map(Site::children).unwrap_or_default();
         drop(self.0.take());
         // Killed with their driver, and gone when they have given back to the server what they hold there: a delegation that
-        // can't be returned, since the cable is gone, keeps a child for ever.
+        // can't be returned, since the cable is gone, keeps a child for ever. So too those of drivers that were dropped before,
+        // of whom this host's mounts tell.
         let began = Instant::now();
-        let alive = || processes().iter().any(|process| children.contains(&process.pid));
+        let alive =
+            || processes().iter().any(|process| children.contains(&process.pid)) || is_mounted_from(HERE);
         while alive() && began.elapsed() < Duration::from_secs(30) {
             std::thread::sleep(Duration::from_millis(20));
         }

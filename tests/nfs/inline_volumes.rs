@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use crate::common::Driver;
 use crate::inline::Pod;
 use crate::server::{Share, Silence};
-use crate::site::{home, stuck, timed, until, write_as};
+use crate::site::{home, nobody_is_stuck, timed, until, write_as};
 
 /// A node plugin that may make inline volumes on a share.
 pub async fn node(home: TempDir, share: &Share) -> (Driver, NodeClient<Channel>) {
@@ -70,5 +70,5 @@ async fn a_pod_ends_also_while_the_server_is_gone_and_its_volume_is_removed_late
     drop(silence);
     until("the volume is gone", || share.directories().is_empty());
     until("the data is gone", || share.trash().is_empty());
-    until("no process is stuck", || stuck().is_empty());
+    nobody_is_stuck();
 }

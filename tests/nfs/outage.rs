@@ -10,7 +10,7 @@ use tonic::{Code, Status};
 
 use crate::common::MIB;
 use crate::server::{Share, Silence, Stopped, nfsd};
-use crate::site::{Order, Site, retried, stuck, superblocks, timed, until};
+use crate::site::{Order, Site, nobody_is_stuck, retried, stuck, superblocks, timed, until};
 
 /// How long an operation may take in these tests, and how long after that its answer may come at the latest.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -41,7 +41,7 @@ impl Before {
     }
 
     fn is_again(&self, site: &Site) {
-        until("no process is stuck", || stuck().is_empty());
+        nobody_is_stuck();
         until("there are as many children as before", || site.children().len() <= self.children);
         until("there are as many mounts as before", || superblocks() <= self.superblocks);
     }
@@ -361,7 +361,7 @@ async fn taking_a_dead_mount_away_leaves_its_neighbour_working() {
     drop(file);
     holder.kill().unwrap();
     holder.wait().unwrap();
-    until("no process is stuck", || stuck().is_empty());
+    nobody_is_stuck();
 
     // The volume itself is as good as new.
     let order = Order::on(&share, "dead");

@@ -414,17 +414,37 @@ pub fn stuck() -> Vec<Process> {
     threads.filter(|thread| matches!(thread.state, 'D' | 'Z')).collect()
 }
 
-/// NFS file systems that this host has mounted, attached to a path or not.
-pub fn superblocks() -> usize {
+/// The servers of the NFS file systems that this host has mounted, attached to a path or not: their addresses, in hexadecimal.
+fn servers() -> Vec<String> {
     let volumes = fs::read_to_string("/proc/fs/nfsfs/volumes").unwrap_or_default();
-    volumes.lines().skip(1).count()
+    volumes.lines().skip(1).filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).collect()
+}
+
+/// How many NFS file systems this host has mounted.
+pub fn superblocks() -> usize {
+    servers().len()
+}
+
+/// Whether one of them is of the server at `address`, of IPv4.
+pub fn is_mounted_from(address: &str) -> bool {
+    let address: std::net::Ipv4Addr = address.parse().unwrap();
+    servers().contains(&format!("{:08x}", address.to_bits()))
 }
 
 /// Waits until something is so, for up to half a minute.
 pub fn until(what: &str, mut so: impl FnMut() -> bool) {
+    until_none(what, || (!so()).then_some(()));
+}
+
+/// Waits until nobody of ours is stuck; else says who is.
+pub fn nobody_is_stuck() {
+    until_none("no process is stuck", || Some(stuck()).filter(|stuck| !stuck.is_empty()));
+}
+
+fn until_none<T: std::fmt::Debug>(what: &str, mut in_the_way: impl FnMut() -> Option<T>) {
     let began = Instant::now();
-    while !so() {
-        assert!(began.elapsed() < Duration::from_secs(30), "not in time: {what}");
+    while let Some(still) = in_the_way() {
+        assert!(began.elapsed() < Duration::from_secs(30), "not in time: {what}: {still:?}");
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -48,7 +48,10 @@ pub fn read(parent: BorrowedFd<'_>, name: &str) -> std::io::Result<Option<Vec<u8
     Ok(Some(content))
 }
 
-/// Writes the file `name` in `parent`, which must not be there, down to the disk of the server.
+/// Writes the file `name` in `parent`, down to the disk of the server. Its name is drawn at random, and so nobody else's.
+///
+/// That nothing is there can't be asked for by `O_EXCL`: an NFS client pays for that with a further call, a SETATTR, since a server
+/// may keep in the times of such a file what it knows the client's second try by (RFC 8881, section 18.16.3).
 pub fn write_new(parent: BorrowedFd<'_>, name: &str, content: &[u8]) -> std::io::Result<()> {
     write_new_and(parent, name, content, || ())
 }
@@ -60,7 +63,7 @@ pub fn write_new_and(
     content: &[u8],
     seen: impl FnOnce(),
 ) -> std::io::Result<()> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     let mut file = std::fs::File::from(openat2(parent, name, flags, Mode::from_raw_mode(0o600), BENEATH)?);
     let written = file.write_all(content).and_then(|()| {
         seen();

@@ -2,7 +2,9 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, Gid, Mode, OFlags, Uid, chmod, chownat, fstatvfs, mkdirat, openat, unlinkat};
+use rustix::fs::{
+    AtFlags, Gid, Mode, OFlags, Uid, chmod, chownat, fstat, fstatvfs, mkdirat, openat, unlinkat,
+};
 use rustix::io::{self, Errno};
 
 use super::remove::{self, Mounts};
@@ -45,8 +47,10 @@ impl FileSystem for Plain {
         owner: Owner,
         _: u64,
     ) -> io::Result<Option<u64>> {
-        // Not opened to be read, for which an NFS client asks its server's leave: a call of a dozen.
-        make_directory(parent, name, OFlags::PATH, |directory| dress(directory, owner))?;
+        // Opened by O_PATH: to read it, an NFS client would ask its server's leave. And with its mode from the start where its
+        // owner is who makes it, for a call less, of a dozen.
+        let mode = if owner.is_makers() { Mode::from_raw_mode(owner.mode) } else { Mode::RWXU };
+        make_directory(parent, name, (mode, OFlags::PATH), |directory| dress(directory, owner))?;
         Ok(None)
     }
 
@@ -74,29 +78,31 @@ impl FileSystem for Plain {
     }
 }
 
-/// Makes the directory `name` in `parent` and brings it to what it should be by `finish`, which gets it opened with `flags`,
-/// and whose failure takes it away again. `EEXIST` where something of that name is there.
+/// Makes the directory `name` in `parent`, with a mode of which the umask may take something away, and brings it to what it should
+/// be by `finish`, which gets it opened with the flags, and whose failure takes it away again. `EEXIST` where something of that
+/// name is there.
 pub(super) fn make_directory<T>(
     parent: BorrowedFd<'_>,
     name: &str,
-    flags: OFlags,
+    (mode, flags): (Mode, OFlags),
     finish: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
 ) -> io::Result<T> {
     use std::os::fd::AsFd;
     check(name)?;
-    // Nobody else's until it has its owner and mode.
-    mkdirat(parent, name, Mode::RWXU)?;
+    mkdirat(parent, name, mode)?;
     open_as(parent, name, flags).and_then(|directory| finish(directory.as_fd())).inspect_err(|_| {
-        // It is empty, since nobody could reach it yet; should it stay all the same, the next try settles it.
+        // It is empty, since nobody knows of it yet; should it stay all the same, the next try settles it.
         unlinkat(parent, name, AtFlags::REMOVEDIR).ok();
     })
 }
 
 /// Gives a directory, which may be opened by `O_PATH` alone, the owner and mode that were asked for, whatever the umask is.
 pub(super) fn dress(directory: BorrowedFd<'_>, owner: Owner) -> io::Result<()> {
-    if owner.uid.is_some() || owner.gid.is_some() {
+    if !owner.is_makers() {
         let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
         chownat(directory, "", uid, gid, AtFlags::EMPTY_PATH)?;
+    } else if fstat(directory)?.st_mode & 0o7777 == owner.mode {
+        return Ok(());
     }
     // After the owner, since a change of owner may clear bits of the mode (chown(2)). By /proc, since what is opened by
     // O_PATH has no fchmod(2).
@@ -183,7 +189,8 @@ mod tests {
     fn a_directory_that_cant_be_finished_is_not_left_behind() {
         let directory = tempfile::tempdir().unwrap();
         let root = std::fs::File::open(directory.path()).unwrap();
-        let failed: io::Result<()> = make_directory(root.as_fd(), "a", OFlags::RDONLY, |_| Err(Errno::PERM));
+        let failed: io::Result<()> =
+            make_directory(root.as_fd(), "a", (Mode::RWXU, OFlags::RDONLY), |_| Err(Errno::PERM));
         assert_eq!(failed, Err(Errno::PERM));
         assert!(!directory.path().join("a").exists());
     }

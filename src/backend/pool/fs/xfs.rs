@@ -10,7 +10,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{self, Errno};
 
 use super::projects::Projects;
@@ -104,7 +104,8 @@ impl FileSystem for Xfs {
     ) -> io::Result<Option<u64>> {
         // The directory first: who made it is the only one to work for this key, so that taking back what a failed try
         // reserved can't take it from a try that succeeded.
-        plain::make_directory(parent, name, OFlags::RDONLY, |directory| {
+        // And nobody else's until it has its owner and mode.
+        plain::make_directory(parent, name, (Mode::RWXU, OFlags::RDONLY), |directory| {
             let id = self.projects.reserve(key, |id| self.foreign(id))?;
             self.assign(directory, id, owner, bytes).inspect_err(|_| {
                 self.forget(id).ok();
