@@ -200,7 +200,8 @@ async fn a_server_that_hangs_from_the_start_is_told_so_and_nothing_is_begun() {
         let status = hanging(async || site.create(&order).await).await;
         assert_eq!(status.code(), Code::Internal, "{options}: {status}");
         assert!(status.message().contains("no answer within"), "{options}: {status}");
-        until("nothing is mounted", || superblocks() <= before && stuck().is_empty());
+        nobody_is_stuck();
+        until("nothing is mounted", || superblocks() <= before);
         let volume = retried(async || site.create(&order).await).await;
         let status = hanging(async || site.stage(&volume, &order).await).await;
         assert_eq!(status.code(), Code::DeadlineExceeded, "{options}: {status}");

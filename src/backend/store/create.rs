@@ -362,8 +362,9 @@ impl Store {
         Ok(content)
     }
 
+    /// A number that nobody draws twice: by it alone a reservation's name is its own, see [`tree::write_new`].
     fn draw(&self) -> Result<String, Trouble> {
-        let drawn = random::<4>().map_err(self.trouble("drawing a number"))?;
+        let drawn = random::<8>().map_err(self.trouble("drawing a number"))?;
         Ok(drawn.iter().map(|byte| format!("{byte:02x}")).collect())
     }
 }

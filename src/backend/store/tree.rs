@@ -48,7 +48,8 @@ pub fn read(parent: BorrowedFd<'_>, name: &str) -> std::io::Result<Option<Vec<u8
     Ok(Some(content))
 }
 
-/// Writes the file `name` in `parent`, down to the disk of the server. Its name is drawn at random, and so nobody else's.
+/// Writes the file `name` in `parent`, down to the disk of the server. The name must be the caller's alone: with a number of 64 bits
+/// in it, drawn at random, or in a directory that is his.
 ///
 /// That nothing is there can't be asked for by `O_EXCL`: an NFS client pays for that with a further call, a SETATTR, since a server
 /// may keep in the times of such a file what it knows the client's second try by (RFC 8881, section 18.16.3).
